@@ -1,0 +1,91 @@
+"""The model's configuration, and the table of named sizes.
+
+    MMCoreConfig(**PRESETS["tiny"])
+
+The config is saved as `config.json` beside the weights by `save_pretrained`, as with every `transformers` model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PretrainedConfig
+
+
+class MMCoreConfig(PretrainedConfig):
+    """Shape of a model.
+
+    Args:
+        vocab_size: number of text tokens, special ones included.
+        width: `D`, width of the residual stream.
+        depth: blocks in the core.
+        decoder_depth: blocks in the diffusion decoder; at most `depth`, since each takes one long skip.
+        heads: `H`, attention heads; `width / heads` must be a multiple of 8 (three rotary axes share it).
+        ff_width: hidden width of each feed-forward.
+        patch: (frames, rows, columns) of one spacetime patch.
+        bottleneck: width of the linear bottleneck through which pixel patches enter (JiT, arXiv 2511.13720).
+        rope_theta: base of the rotary frequencies.
+        max_length: most positions that one document may take, context and the segment being written together.
+        frames: frames of a clip that nobody asked another length for.
+        fps: frame rate the model was trained at.
+        height: rows of a picture that nobody asked another size for.
+        width_px: columns of the same.
+    """
+
+    model_type = "mmcore"
+
+    def __init__(
+        self,
+        vocab_size: int = 1024,
+        width: int = 256,
+        depth: int = 8,
+        decoder_depth: int = 3,
+        heads: int = 8,
+        ff_width: int = 704,
+        patch: tuple[int, int, int] = (4, 16, 16),
+        bottleneck: int = 128,
+        rope_theta: float = 1000.0,
+        max_length: int = 4096,
+        frames: int = 16,
+        fps: float = 8.0,
+        height: int = 64,
+        width_px: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        if decoder_depth > depth:
+            raise ValueError(f"decoder_depth {decoder_depth} needs as many core blocks to skip from, depth is {depth}")
+        if width % heads or (width // heads) % 8:
+            raise ValueError(f"width / heads must be a multiple of 8, got {width} / {heads}")
+        self.vocab_size = vocab_size
+        self.width = width
+        self.depth = depth
+        self.decoder_depth = decoder_depth
+        self.heads = heads
+        self.ff_width = ff_width
+        self.patch = tuple(patch)
+        self.bottleneck = bottleneck
+        self.rope_theta = rope_theta
+        self.max_length = max_length
+        self.frames = frames
+        self.fps = fps
+        self.height = height
+        self.width_px = width_px
+        super().__init__(**kwargs)
+
+    @property
+    def head_width(self) -> int:
+        """`K`, width of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def patch_width(self) -> int:
+        """`P`, numbers in one RGB pixel patch."""
+        t, y, x = self.patch
+        return t * y * x * 3
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "debug": {"width": 64, "depth": 2, "decoder_depth": 1, "heads": 2, "ff_width": 128, "bottleneck": 32},
+    "tiny": {"width": 256, "depth": 8, "decoder_depth": 3, "heads": 8, "ff_width": 704, "bottleneck": 128},
+    "peer": {"width": 256, "depth": 4, "decoder_depth": 2, "heads": 8, "ff_width": 704, "bottleneck": 128},
+}

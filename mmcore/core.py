@@ -1,0 +1,111 @@
+"""The core: blocks whose attention all modalities share and whose feed-forward each has for itself.
+
+    text ids --embedding--+
+                          |-- lanes text | visual -- block x depth --> hidden states, and the early ones for the skips
+    patches --PatchIn-----+
+
+(Mixture-of-Transformers, arXiv 2411.04996, and BAGEL, arXiv 2505.14683, split more; at this size sharing attention
+and splitting the feed-forward is what pays.) Shapes: `Lt` text positions, `Lv` visual ones, `L = Lt + Lv`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmcore.attention import Mask
+from mmcore.cache import Cache
+from mmcore.config import MMCoreConfig
+from mmcore.layers import Attention, FeedForward, sinusoids
+
+GRID_WAVES = 4
+"""Wavelengths of the fixed grid features: 32 to 4 patches."""
+
+LEVEL_WAVES = 32
+"""Wavelengths of the fixed noise-level features: 2 to 0.02."""
+
+
+class PatchIn(nn.Module):
+    """Patches, their place in the grid, and noise levels as positions of the core."""
+
+    def __init__(self, config: MMCoreConfig) -> None:
+        super().__init__()
+        self.down = nn.Linear(config.patch_width, config.bottleneck, bias=False)
+        self.up = nn.Linear(config.bottleneck, config.width, bias=False)
+        self.grid = nn.Linear(3 * 2 * GRID_WAVES, config.width, bias=False)
+        self.level_in = nn.Linear(2 * LEVEL_WAVES, config.width, bias=False)
+        self.level_out = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(self, patches: Tensor, grid: Tensor, level: Tensor, is_level: Tensor) -> Tensor:
+        """-> (B, Lv, D).
+
+        Args:
+            patches: (B, Lv, P).
+            grid: (B, Lv, 3) coordinates in patches.
+            level: (B, Lv) noise level in [0, 1].
+            is_level: (B, Lv) bool, the positions that hold the noise level itself.
+        """
+        dtype = self.down.weight.dtype
+        place = self.grid(sinusoids(grid, GRID_WAVES, 32, 4).flatten(-2).to(dtype))
+        patch = self.up(self.down(patches.to(dtype))) + place
+        waves = sinusoids(level, LEVEL_WAVES, 2, 0.02).to(dtype)
+        noise = self.level_out(nn.functional.silu(self.level_in(waves)))
+        return torch.where(is_level[..., None], noise, patch)
+
+
+class Block(nn.Module):
+    """One layer of the core."""
+
+    def __init__(self, config: MMCoreConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config.width, config.heads)
+        self.text = FeedForward(config.width, config.ff_width)
+        self.visual = FeedForward(config.width, config.ff_width)
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        mask: Mask,
+        texts: int,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """(B, L, D) -> (B, L, D); the first `texts` positions are text, the rest visual."""
+        x = x + self.attention(x, rope, mask, past)
+        text, visual = x[:, :texts], x[:, texts:]
+        return torch.cat((text + self.text(text), visual + self.visual(visual)), 1)
+
+
+class Core(nn.Module):
+    """The shared transformer."""
+
+    def __init__(self, config: MMCoreConfig) -> None:
+        super().__init__()
+        self.skips = config.decoder_depth
+        self.head_shape = (config.heads, config.head_width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, texts: int, cache: Cache | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run every block.
+
+        Args:
+            x: (B, L, D) embedded positions, text lane first.
+            rope: cosines and sines of the positions.
+            mask: L queries by past + L keys.
+            texts: `Lt`.
+            cache: the past; the new keys and values are written behind it, not committed.
+        Returns:
+            Hidden states (B, L, D), and the states after each of the first `decoder_depth` blocks.
+        """
+        early: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            past = None
+            if cache is not None:
+                heads, k = self.head_shape
+                past = cache.room(i, x.new_empty(x.shape[0], heads, x.shape[1], k))
+            x = block(x, rope, mask, texts, past)
+            if i < self.skips:
+                early.append(x)
+        return x, early

@@ -1,0 +1,122 @@
+"""The parts that blocks are made of: norm, feed-forward, rotary positions, attention, sinusoids.
+
+Shapes: `B` batch, `L` positions, `D` width, `H` heads, `K` head width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from mmcore.attention import Mask, attend
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm with a learnt gain (arXiv 1910.07467), computed in float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D), in the dtype of `x`."""
+        return F.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (arXiv 2002.05202) behind its own norm."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width)
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        x = self.norm(x)
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+def rotary_angles(positions: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of three-axis rotary positions (as M-RoPE, arXiv 2409.12191).
+
+    A quarter of the frequencies turns with t, three eighths each with h and w.
+
+    Args:
+        positions: (B, L, 3) integer (t, h, w).
+        head_width: `K`, a multiple of 8.
+        theta: base of the frequencies.
+    Returns:
+        cos and sin, each (B, 1, L, K / 2) float32.
+    """
+    pairs = head_width // 2
+    share = (pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8)
+    angles = [
+        positions[..., axis, None].float()
+        * theta ** -(torch.arange(n, dtype=torch.float32, device=positions.device) / n)
+        for axis, n in enumerate(share)
+    ]
+    angle = torch.cat(angles, -1)[:, None]
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs of channels: x (B, H, L, K), cos and sin (B, 1, L, K / 2)."""
+    a, b = x.float().chunk(2, -1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with QK-norm (arXiv 2302.05442) and rotary positions, behind its own norm."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = RMSNorm(width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.query_norm = RMSNorm(width // heads)
+        self.key_norm = RMSNorm(width // heads)
+
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, past: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """(B, L, D) -> (B, L, D).
+
+        Args:
+            x: the residual stream.
+            rope: cosines and sines for the `L` new positions.
+            mask: who sees whom: `L` queries by `past + L` keys.
+            past: key and value buffers (B, H, past + L, K) whose last `L` places are free: they are filled here.
+        """
+        x = self.norm(x)
+        q, k, v = (rearrange(f(x), "b l (h k) -> b h l k", h=self.heads) for f in (self.query, self.key, self.value))
+        q, k = rotate(self.query_norm(q), *rope), rotate(self.key_norm(k), *rope)
+        if past is not None:
+            keys, values = past
+            keys[:, :, -k.shape[2] :] = k
+            values[:, :, -v.shape[2] :] = v
+            k, v = keys, values
+        return self.out(rearrange(attend(q, k, v, mask), "b h l k -> b l (h k)"))
+
+
+def sinusoids(x: Tensor, count: int, longest: float, shortest: float) -> Tensor:
+    """Sines and cosines of a number at `count` wavelengths, spaced geometrically.
+
+    Args:
+        x: (...) any real numbers.
+        count: how many wavelengths.
+        longest: the first wavelength, in units of x.
+        shortest: the last one.
+    Returns:
+        (..., 2 count) float32 in [-1, 1].
+    """
+    steps = torch.linspace(0, 1, count, device=x.device)
+    wavelengths = longest * (shortest / longest) ** steps
+    angle = x[..., None].float() * (2 * torch.pi / wavelengths)
+    return torch.cat((angle.sin(), angle.cos()), -1)

@@ -1,0 +1,158 @@
+"""The model: embeddings, core, text head and diffusion decoder, as a `transformers` `PreTrainedModel`.
+
+    model = MMCoreModel(MMCoreConfig(**PRESETS["debug"]))
+    output = model(packed)                   # output.logits, output.patches
+    losses = flow_losses(model, packed, generator)
+
+It knows no optimizer, launcher or tokenizer. Shapes: see `sequence.PackedSequence`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mmcore.attention import make_mask
+from mmcore.cache import Cache
+from mmcore.config import MMCoreConfig
+from mmcore.core import Core, PatchIn
+from mmcore.decoder import DiffusionDecoder
+from mmcore.flow import interpolate, sample_levels, velocity_loss
+from mmcore.layers import RMSNorm, rotary_angles
+from mmcore.sequence import IGNORE, PackedSequence
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one forward pass gives.
+
+    Args:
+        hidden: (B, Lt, D) normed hidden states of the text lane; `MMCoreModel.logits` turns them into logits.
+        patches: (B, Lx, P) predicted clean patches of the target lane; level positions hold nothing of use.
+    """
+
+    hidden: Tensor
+    patches: Tensor
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of one batch, each the mean over its own tokens, and how many there were."""
+
+    text: Tensor
+    flow: Tensor
+    text_tokens: int
+    flow_tokens: int
+
+
+class MMCoreModel(PreTrainedModel):
+    """One core for text, images and video, with a text head and a diffusion decoder.
+
+    Args:
+        config: its shape.
+    """
+
+    config_class = MMCoreConfig
+    config: MMCoreConfig
+    base_model_prefix = "model"
+    _no_split_modules = ["Block", "DecoderBlock"]  # noqa: RUF012
+
+    def __init__(self, config: MMCoreConfig) -> None:
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.patch_in = PatchIn(config)
+        self.core = Core(config)
+        self.text_norm = RMSNorm(config.width)
+        self.decoder = DiffusionDecoder(config)
+        self.backend = "sdpa"
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every weight's init.
+
+        | weight                                      | init                         |
+        |---------------------------------------------|------------------------------|
+        | norms                                       | 1                            |
+        | embedding                                   | normal, std 0.02             |
+        | what ends a residual branch, or the decoder | 0                            |
+        | every other matrix                          | normal, std 1 / sqrt(fan in) |
+        """
+        if isinstance(module, nn.RMSNorm):
+            nn.init.ones_(module.weight)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
+        for name, child in module.named_children():
+            if name in ("out", "down", "skip") and module is not self.patch_in:
+                nn.init.zeros_(child.weight)  # type: ignore[arg-type]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The text head, tied to the embedding: (..., D) -> (..., vocabulary) float32."""
+        return F.linear(hidden, self.embedding.weight.to(hidden.dtype)).float()
+
+    def forward(self, seq: PackedSequence, cache: Cache | None = None) -> Output:
+        """Run the core over all positions and the decoder over the target lane.
+
+        Args:
+            seq: the positions. Target patches are taken as they are, at the noise level that `seq.level` says.
+            cache: clean positions of the past. New keys and values are written behind it; `cache.commit(seq.marks)`
+                keeps them.
+        """
+        lt, lc, lx = seq.lengths
+        dtype = self._compute_dtype()
+        x = torch.cat(
+            (self.embedding(seq.ids), self.patch_in(seq.patches, seq.grid, seq.level, seq.is_level)), 1
+        ).to(dtype)  # (B, L, D)
+        config = self.config
+        rope = rotary_angles(seq.coords, config.head_width, config.rope_theta)
+        marks = seq.marks if cache is None else cache.joined(seq.marks)
+        mask = make_mask(seq.marks, marks, dtype, self.backend)
+        x, early = self.core(x, rope, mask, lt, cache)
+        hidden = self.text_norm(x[:, :lt])
+        target = slice(lt + lc, lt + lc + lx)
+        if not lx:
+            return Output(hidden, x.new_empty(len(x), 0, config.patch_width))
+        alone = seq.marks[target].alone
+        patches = self.decoder(
+            x[:, target],
+            [e[:, target] for e in early],
+            (rope[0][:, :, target], rope[1][:, :, target]),
+            make_mask(alone, alone, dtype, self.backend),
+        )
+        return Output(hidden, patches)
+
+    def _compute_dtype(self) -> torch.dtype:
+        """The dtype that attention will see: autocast's where it is on, else the weights'."""
+        kind = self.embedding.weight.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.embedding.weight.dtype
+
+
+def flow_losses(model: nn.Module, seq: PackedSequence, generator: torch.Generator, level_mean: float = -0.8) -> Losses:
+    """Noise the target spans, run the model, and take both losses.
+
+    Args:
+        model: an `MMCoreModel`, or what wraps one.
+        seq: a packed batch, target patches clean.
+        generator: draws one noise level for each span and the noise.
+        level_mean: of the logit-normal noise levels.
+    """
+    lt, lc, lx = seq.lengths
+    data, rows = seq.target_patches, len(seq.ids)
+    span = seq.marks.span[:, lt + lc :].clamp_min(0)
+    spans = int(span.max()) + 1 if span.numel() else 1
+    level = sample_levels((rows, spans), level_mean, generator).gather(1, span)
+    noise = torch.randn(data.shape, generator=generator, device=data.device)
+    noisy = interpolate(data, noise, level[..., None]) * seq.is_target_patch[..., None]
+    output: Output = model(seq.with_targets(noisy, level))
+    learnt, is_patch = seq.labels != IGNORE, seq.is_target_patch
+    logits = model.logits(output.hidden[learnt])  # type: ignore[operator]
+    text = F.cross_entropy(logits, seq.labels[learnt], reduction="sum")
+    flow = (velocity_loss(output.patches, data, level) * is_patch).sum()
+    text_tokens, flow_tokens = int(learnt.sum()), int(is_patch.sum())
+    return Losses(text / max(text_tokens, 1), flow / max(flow_tokens, 1), text_tokens, flow_tokens)

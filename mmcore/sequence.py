@@ -1,0 +1,286 @@
+"""Documents as the core sees them: positions with ids or patches, spans, and (t, h, w) coordinates.
+
+    pieces --Strip--> one document's positions, by lane --pack--> PackedSequence (B rows of several documents)
+
+A row is laid out in three *lanes*, text | context | target, whatever order the document is read in: order is
+carried by the span numbers (`attention.Marks`) and the coordinates, and attention does not care where in memory a
+position lies. So the feed-forward of each modality and the decoder work on plain slices, with static shapes.
+
+    reading order   <start> a red ball <reply> <video> [target][context] </video> <end>
+    text lane       <start> a red ball <reply> <video> </video> <end>
+    context lane                                                [context]
+    target lane                                         [target]
+
+The last segment's context copy is left out of training where nothing is learnt from it. A visual span opens with one
+*level* position, which holds its noise level t; its patches follow. Lengths: `Lt`, `Lc`, `Lx` per lane, `L` in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmcore.attention import CONTEXT, PADDING, TARGET, TEXT, Marks
+
+IGNORE = -100
+"""Label of a position at which nothing is learnt (the index that torch's cross-entropy ignores)."""
+
+PAD, UNK, START, REPLY, END, IMAGE, IMAGE_END, VIDEO, VIDEO_END = range(9)
+"""Ids of the special tokens; every vocabulary begins with them."""
+
+CLOSER = {IMAGE: IMAGE_END, VIDEO: VIDEO_END}
+
+Grid = tuple[int, int, int]
+"""(T, Y, X): patches along time, height and width."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text segment as ids."""
+
+    ids: Sequence[int]
+    learn: bool
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A visual segment as patches.
+
+    Args:
+        values: (N, P) float32, N = T * Y * X in that order.
+        grid: (T, Y, X).
+        opener: IMAGE or VIDEO.
+        learn: whether the model is to write it.
+    """
+
+    values: Tensor
+    grid: Grid
+    opener: int
+    learn: bool
+
+
+Piece = Tokens | Patches
+
+
+@dataclass
+class Lane:
+    """Positions of one kind, in reading order: runs of arrays that `pack` joins."""
+
+    span: list[np.ndarray] = field(default_factory=list)
+    coords: list[np.ndarray] = field(default_factory=list)
+    hide: list[np.ndarray] = field(default_factory=list)
+    length: int = 0
+
+    def extend(self, span: np.ndarray, coords: np.ndarray, hide: int) -> None:
+        """Add `n` positions: span (n,), coords (n, 3)."""
+        self.span.append(span)
+        self.coords.append(coords)
+        self.hide.append(np.full(len(span), hide))
+        self.length += len(span)
+
+
+def patch_coords(grid: Grid) -> np.ndarray:
+    """(N, 3) integer (t, y, x) of a grid's patches."""
+    return np.indices(grid).reshape(3, -1).T
+
+
+class Strip:
+    """One document's positions, by lane, written from left to right. Training and generation both build it.
+
+    A strip may go on from where another ended (`Strip(span, position)`): so a reply is written chunk by chunk.
+    """
+
+    def __init__(self, span: int = 0, position: int = 0) -> None:
+        self.span, self.position = span, position
+        self.lanes = {TEXT: Lane(), CONTEXT: Lane(), TARGET: Lane()}
+        self.ids: list[int] = []
+        self.labels: list[int] = []
+        self.patches: dict[int, list[Patches]] = {CONTEXT: [], TARGET: []}
+
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """(Lt, Lc, Lx)."""
+        return self.lanes[TEXT].length, self.lanes[CONTEXT].length, self.lanes[TARGET].length
+
+    def text(self, ids: Sequence[int], labels: Sequence[int] | None = None) -> None:
+        """Append text tokens, each a span of its own, with what each is to predict."""
+        n = len(ids)
+        steps = np.arange(n)
+        self.lanes[TEXT].extend(self.span + steps, (self.position + steps)[:, None].repeat(3, 1), TARGET)
+        self.ids.extend(ids)
+        self.labels.extend([IGNORE] * n if labels is None else labels)
+        self.span += n
+        self.position += n
+
+    def visual(self, patches: Patches, kind: int, hide: int = TARGET) -> None:
+        """Append a visual span (level position, then patches) without moving on: its other copy may follow."""
+        coords = np.concatenate((np.zeros((1, 3), int), 1 + patch_coords(patches.grid)))
+        self.lanes[kind].extend(np.full(len(coords), self.span), self.position + coords, hide | TARGET)
+        self.patches[kind].append(patches)
+        self.span += 1
+
+    def advance(self, grid: Grid) -> None:
+        """Move on past a visual span: the next text goes on from its largest coordinate."""
+        self.position += 1 + max(grid)
+
+
+def document_strip(pieces: Sequence[Piece], last_context: bool = True, hides: Sequence[int] = ()) -> Strip:
+    """A whole document as a strip, with labels.
+
+    Replies (runs of learnt pieces) are opened by REPLY and closed by END; the position before each learnt token
+    predicts it, END and the openers of media included.
+
+    Args:
+        pieces: the segments.
+        last_context: whether a learnt visual piece that ends the document is followed by its clean copy and END.
+        hides: for each learnt visual piece, the kinds that its target span does not see (condition dropout).
+    Raises:
+        ValueError: a visual piece's values do not fit its grid.
+    """
+    strip = Strip()
+    strip.text([START])
+    replying, hide = False, iter(hides)
+
+    def write(ids: Sequence[int], learn: bool) -> None:
+        if learn and ids:
+            strip.labels[-1] = ids[0]
+        strip.text(ids, [*ids[1:], IGNORE] if learn and ids else None)
+
+    for i, piece in enumerate(pieces):
+        if piece.learn != replying:
+            write([REPLY] if piece.learn else [END], learn=replying)
+            replying = piece.learn
+        if isinstance(piece, Tokens):
+            write(piece.ids, piece.learn)
+            continue
+        if len(piece.values) != np.prod(piece.grid):
+            raise ValueError(f"piece {i}: {len(piece.values)} patches do not fill the grid {piece.grid}")
+        write([piece.opener], piece.learn)
+        if piece.learn:
+            strip.visual(piece, TARGET, next(hide, 0))
+            if i + 1 == len(pieces) and not last_context:
+                return strip
+        strip.visual(piece, CONTEXT)
+        strip.advance(piece.grid)
+        strip.text([CLOSER[piece.opener]])
+    if replying:
+        write([END], learn=True)
+    return strip
+
+
+@dataclass(frozen=True)
+class PackedSequence:
+    """B rows of positions in three lanes: what the model takes.
+
+    Args:
+        ids: (B, Lt) token ids.
+        labels: (B, Lt) the token each position is to predict, IGNORE where none.
+        patches: (B, Lc + Lx, P) float32; zeros at level positions and padding.
+        is_level: (B, Lc + Lx) bool, the level positions.
+        level: (B, Lc + Lx) float32 noise level t of each visual position; 1 in context spans.
+        grid: (B, Lc + Lx, 3) coordinates of each patch in its own grid.
+        coords: (B, L, 3) rotary coordinates.
+        marks: (B, L) what the mask needs.
+        lengths: (Lt, Lc, Lx).
+    """
+
+    ids: Tensor
+    labels: Tensor
+    patches: Tensor
+    is_level: Tensor
+    level: Tensor
+    grid: Tensor
+    coords: Tensor
+    marks: Marks
+    lengths: tuple[int, int, int]
+
+    @property
+    def target_patches(self) -> Tensor:
+        """(B, Lx, P) the target lane's patches."""
+        return self.patches[:, self.lengths[1] :]
+
+    @property
+    def is_target_patch(self) -> Tensor:
+        """(B, Lx) bool: the patches to be learnt or sampled (no level position, no padding)."""
+        lt, lc, _ = self.lengths
+        return ~self.is_level[:, lc:] & (self.marks.doc[:, lt + lc :] != PADDING)
+
+    def with_targets(self, patches: Tensor, level: Tensor) -> PackedSequence:
+        """The same sequence with other target patches (B, Lx, P) and their noise levels (B, Lx)."""
+        lc = self.lengths[1]
+        return replace(
+            self,
+            patches=torch.cat((self.patches[:, :lc], patches), 1),
+            level=torch.cat((self.level[:, :lc], level), 1),
+        )
+
+    def to(self, device: torch.device | str) -> PackedSequence:
+        """The same sequence on a device."""
+        marks = Marks(*(getattr(self.marks, f.name).to(device, non_blocking=True) for f in fields(Marks)))
+        moved = {
+            f.name: getattr(self, f.name).to(device, non_blocking=True)
+            for f in fields(self)
+            if f.name not in ("marks", "lengths")
+        }
+        return PackedSequence(**moved, marks=marks, lengths=self.lengths)
+
+
+def pack(rows: Sequence[Sequence[Strip]], patch_width: int, lengths: tuple[int, int, int] | None = None) -> PackedSequence:
+    """Lay strips out in rows; no document sees another.
+
+    Args:
+        rows: for each row its strips.
+        patch_width: `P`.
+        lengths: room in each lane (Lt, Lc, Lx); the longest row decides where it is None.
+    Returns:
+        The rows, padded to the room.
+    """
+    need = np.array([np.sum([s.lengths for s in row], 0) for row in rows]).max(0)
+    room = tuple(int(n) for n in (need if lengths is None else lengths))
+    assert all(n <= r for n, r in zip(need, room, strict=True)), f"rows need {need}, there is room for {room}"
+    starts = dict(zip((TEXT, CONTEXT, TARGET), (0, room[0], room[0] + room[1]), strict=True))
+    b, total = len(rows), sum(room)
+    doc, span = np.full((b, total), PADDING), np.full((b, total), PADDING)
+    hide = np.full((b, total), TARGET)
+    coords = np.zeros((b, total, 3), int)
+    ids, labels = np.full((b, room[0]), PAD), np.full((b, room[0]), IGNORE)
+    visual = room[1] + room[2]
+    is_level, grid = np.zeros((b, visual), bool), np.zeros((b, visual, 3), int)
+    patches = torch.zeros(b, visual, patch_width)
+    for r, row in enumerate(rows):
+        at, offset = dict(starts), 0
+        for d, strip in enumerate(row):
+            n = strip.lengths[0]
+            ids[r, at[TEXT] : at[TEXT] + n], labels[r, at[TEXT] : at[TEXT] + n] = strip.ids, strip.labels
+            for kind in (CONTEXT, TARGET):
+                cursor = at[kind] - room[0]
+                for piece in strip.patches[kind]:
+                    end = cursor + 1 + len(piece.values)
+                    is_level[r, cursor] = True
+                    patches[r, cursor + 1 : end] = piece.values
+                    grid[r, cursor + 1 : end] = patch_coords(piece.grid)
+                    cursor = end
+            for kind, lane in strip.lanes.items():
+                if not lane.length:
+                    continue
+                where = slice(at[kind], at[kind] + lane.length)
+                doc[r, where], span[r, where] = d, offset + np.concatenate(lane.span)
+                coords[r, where], hide[r, where] = np.concatenate(lane.coords), np.concatenate(lane.hide)
+                at[kind] += lane.length
+            offset += strip.span
+    kinds = np.repeat((TEXT, CONTEXT, TARGET), room)[None].repeat(b, 0)
+    return PackedSequence(
+        ids=torch.from_numpy(ids),
+        labels=torch.from_numpy(labels),
+        patches=patches,
+        is_level=torch.from_numpy(is_level),
+        level=torch.ones(b, visual),
+        grid=torch.from_numpy(grid),
+        coords=torch.from_numpy(coords),
+        marks=Marks(*(torch.from_numpy(a) for a in (doc, span, kinds, hide))),
+        lengths=(room[0], room[1], room[2]),
+    )
