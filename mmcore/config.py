@@ -25,7 +25,7 @@ class MMCoreConfig(PretrainedConfig):
         patch: (frames, rows, columns) of one spacetime patch.
         bottleneck: width of the linear bottleneck through which pixel patches enter (JiT, arXiv 2511.13720).
         rope_theta: base of the rotary frequencies.
-        max_length: most positions that one document may take, context and the segment being written together.
+        context_length: most positions that one document may take, context and the segment being written together.
         frames: frames of a clip that nobody asked another length for.
         fps: frame rate the model was trained at.
         height: rows of a picture that nobody asked another size for.
@@ -38,14 +38,14 @@ class MMCoreConfig(PretrainedConfig):
         self,
         vocab_size: int = 1024,
         width: int = 256,
-        depth: int = 8,
+        depth: int = 6,
         decoder_depth: int = 3,
-        heads: int = 8,
+        heads: int = 4,
         ff_width: int = 704,
         patch: tuple[int, int, int] = (4, 16, 16),
         bottleneck: int = 128,
         rope_theta: float = 1000.0,
-        max_length: int = 4096,
+        context_length: int = 4096,
         frames: int = 16,
         fps: float = 8.0,
         height: int = 64,
@@ -65,7 +65,7 @@ class MMCoreConfig(PretrainedConfig):
         self.patch = tuple(patch)
         self.bottleneck = bottleneck
         self.rope_theta = rope_theta
-        self.max_length = max_length
+        self.context_length = context_length
         self.frames = frames
         self.fps = fps
         self.height = height
@@ -86,6 +86,6 @@ class MMCoreConfig(PretrainedConfig):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "debug": {"width": 64, "depth": 2, "decoder_depth": 1, "heads": 2, "ff_width": 128, "bottleneck": 32},
-    "tiny": {"width": 256, "depth": 8, "decoder_depth": 3, "heads": 8, "ff_width": 704, "bottleneck": 128},
-    "peer": {"width": 256, "depth": 4, "decoder_depth": 2, "heads": 8, "ff_width": 704, "bottleneck": 128},
+    "tiny": {"width": 256, "depth": 6, "decoder_depth": 3, "heads": 4, "ff_width": 704, "bottleneck": 128},
+    "peer": {"width": 256, "depth": 4, "decoder_depth": 2, "heads": 4, "ff_width": 704, "bottleneck": 128},
 }

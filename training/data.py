@@ -1,0 +1,159 @@
+"""Documents to packed batches: drawn by index, cut to pieces, laid out in rows of a fixed size.
+
+    batches = PackedBatches(world_source, "tokenizer.model", (4, 16, 16), Layout(rows=12, room=(112, 148, 148)))
+    for batch, state in batches: ...         # state: where to go on from after this batch
+
+Everything follows from the index of a document, so that a run resumes exactly from a `DataState`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from mmcore.attention import CONTEXT, TEXT
+from mmcore.document import Document
+from mmcore.document import Text as TextSegment
+from mmcore.sequence import PackedSequence, Patches, Strip, document_strip, pack
+from mmcore.tokenizers.pieces import document_pieces
+from mmcore.tokenizers.text import TextTokenizer, train_text_tokenizer
+from mmcore.training.world.tasks import sample_document
+
+Source = Callable[[int], Document]
+"""Any documents, by index."""
+
+VALIDATION = 2**40
+"""World documents from this index on are never trained on."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How documents become rows.
+
+    Args:
+        rows: `B`.
+        room: positions in each lane of a row (text, context, target). Documents that take more are left out.
+        waiting: how many documents are at hand to choose from when rows are filled.
+        last_context: share of documents whose last written medium is followed by its clean copy and the end token.
+        hide_all: share of target spans that see no condition at all, for guidance.
+        hide_text: share of those that see earlier media but no text.
+        hide_context: share of those that see text but no earlier media.
+    """
+
+    rows: int = 12
+    room: tuple[int, int, int] = (112, 148, 148)
+    waiting: int = 96
+    last_context: float = 0.15
+    hide_all: float = 0.08
+    hide_text: float = 0.05
+    hide_context: float = 0.03
+
+
+@dataclass(frozen=True)
+class DataState:
+    """Where a stream of batches stands: the next index, and the documents drawn but not used yet."""
+
+    next: int = 0
+    waiting: tuple[int, ...] = ()
+
+
+class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
+    """An endless stream of packed batches.
+
+    Args:
+        source: the documents.
+        tokenizer: path of the text tokenizer.
+        patch: (frames, rows, columns) of one patch.
+        layout: how documents become rows.
+        state: where to begin.
+        seed: decides what is hidden and which documents end with their last medium's copy.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        tokenizer: str | Path,
+        patch: tuple[int, int, int],
+        layout: Layout,
+        state: DataState | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.source, self.tokenizer, self.patch = source, Path(tokenizer), patch
+        self.layout, self.state, self.seed = layout, state or DataState(), seed
+
+    def __iter__(self) -> Iterator[tuple[PackedSequence, DataState]]:
+        """Batches, each with the state from which the next one follows."""
+        text, layout = TextTokenizer(self.tokenizer), self.layout
+        at = self.state.next
+        waiting = {i: self.strip(i, text) for i in self.state.waiting}
+        while True:
+            while len(waiting) < layout.waiting:
+                strip = self.strip(at, text)
+                if all(n <= room for n, room in zip(strip.lengths, layout.room, strict=True)):
+                    waiting[at] = strip
+                at += 1
+            lengths = {i: strip.lengths for i, strip in waiting.items()}
+            chosen = fill_rows(lengths, layout.rows, layout.room)
+            rows = [[waiting.pop(i) for i in row] for row in chosen]
+            batch = pack(rows, int(np.prod(self.patch)) * 3, layout.room)
+            yield batch, DataState(at, tuple(waiting))
+
+    def strip(self, index: int, text: TextTokenizer) -> Strip:
+        """One document as positions."""
+        rng = np.random.default_rng((self.seed, index))
+        pieces = document_pieces(self.source(index), text, self.patch)
+        layout = self.layout
+        kinds = (TEXT | CONTEXT, TEXT, CONTEXT, 0)
+        shares = (layout.hide_all, layout.hide_text, layout.hide_context)
+        media = sum(isinstance(p, Patches) and p.learn for p in pieces)
+        hides = rng.choice(kinds, size=media, p=(*shares, 1 - sum(shares)))
+        return document_strip(pieces, bool(rng.random() < layout.last_context), [int(h) for h in hides])
+
+    def loader(self, workers: int) -> DataLoader:
+        """The same stream, made by at most one process beside the training (order is part of the state)."""
+        assert workers in (0, 1)
+        return DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=3 if workers else None)
+
+
+def fill_rows(
+    lengths: dict[int, tuple[int, int, int]], rows: int, room: tuple[int, int, int]
+) -> list[list[int]]:
+    """Choose documents for rows: the oldest opens a row, then whatever leaves the least and the most even rest.
+
+    Args:
+        lengths: positions that each document takes in each lane; each fits into an empty row.
+        rows: how many rows; all get at least one document if there are enough.
+        room: positions in each lane of a row.
+    Returns:
+        For each row the documents in it.
+    """
+    names, need = list(lengths), np.array(list(lengths.values())) / room
+    free = np.ones(len(names), bool)
+    chosen: list[list[int]] = []
+    for _ in range(rows):
+        left, row = np.ones(3), []
+        while (candidates := np.flatnonzero(free & (need <= left + 1e-9).all(1))).size:
+            rest = left - need[candidates]
+            best = candidates[0] if not row else candidates[np.argmin(rest.sum(1) + 2 * np.ptp(rest, axis=1))]
+            free[best] = False
+            left = left - need[best]
+            row.append(names[best])
+        chosen.append(row)
+    return chosen
+
+
+def world_tokenizer(path: Path, size: int, documents: int = 3000) -> TextTokenizer:
+    """Train a text tokenizer on the world's words and all printable ASCII."""
+    texts = [s.text for i in range(documents) for s in sample_document(VALIDATION - 1 - i) if isinstance(s, TextSegment)]
+    alphabet = " ".join(chr(c) for c in range(33, 127))
+    return train_text_tokenizer([*texts, *[alphabet] * 20], size, path)
+
+
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """The generator of one step's noise."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)

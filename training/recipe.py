@@ -1,0 +1,144 @@
+"""Recipes: one TOML file says all of a training run; `key=value` on the command line changes a line of it.
+
+    recipe = load_recipe("tiny", ["steps=100", "layout.rows=4"])
+
+A key that no recipe knows is an error, and the resolved recipe is saved with the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from mmcore.config import PRESETS
+from mmcore.errors import MMCoreError
+from mmcore.training.data import Layout
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Learning rates and what goes with them.
+
+    Args:
+        muon: learning rate of the matrices inside blocks.
+        adam: learning rate of everything else.
+        weight_decay: of the matrices inside blocks, times the learning rate.
+        warmup: steps over which the rates rise.
+        cooldown: steps over which they fall to nothing at the end.
+        clip: the largest norm of the gradient.
+        ema: decay of the average of weights, which is what a run releases.
+    """
+
+    muon: float = 0.02
+    adam: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: int = 100
+    cooldown: int = 1000
+    clip: float = 1.0
+    ema: float = 0.999
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run.
+
+    Args:
+        preset: one of `mmcore.config.PRESETS`.
+        vocabulary: number of text tokens.
+        steps: optimizer steps in all.
+        flow_weight: weight of the flow loss beside the text loss.
+        level_mean: mean of the logit-normal noise levels.
+        attention: backend; "dense" is fastest on a CPU.
+        precision: "bf16" (autocast) or "fp32".
+        compile: whether blocks are compiled.
+        seed: decides weights, data and noise.
+        save_every: steps between checkpoints.
+        sample_every: steps between sheets of samples; 0 for none.
+        log_every: steps between lines of the log.
+        layout: how documents become rows.
+        optimizer: learning rates and what goes with them.
+    """
+
+    preset: str = "tiny"
+    vocabulary: int = 1024
+    steps: int = 1000
+    flow_weight: float = 1.0
+    level_mean: float = -0.8
+    attention: str = "dense"
+    precision: str = "bf16"
+    compile: bool = False
+    seed: int = 0
+    save_every: int = 200
+    sample_every: int = 400
+    log_every: int = 10
+    layout: Layout = field(default_factory=Layout)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+
+
+def load_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name: a bundled recipe's name, or the path of a TOML file.
+        changes: "key=value" or "table.key=value", values as in TOML; they win.
+    Raises:
+        MMCoreError: no such recipe, a broken file, an unknown key, or a value of the wrong type.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        path = RECIPES / f"{name}.toml"
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise MMCoreError(f"{name}: no such recipe; give the path of a .toml file or one of: {known}") from error
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise MMCoreError(f"{path}: cannot read the recipe: {error}") from error
+    for change in changes:
+        _apply(table, change)
+    recipe = _build(Recipe, table, str(path))
+    if recipe.preset not in PRESETS:
+        raise MMCoreError(f"{path}: preset must be one of {', '.join(PRESETS)}, got {recipe.preset!r}")
+    return recipe
+
+
+def _apply(table: dict[str, Any], change: str) -> None:
+    """Put one "key=value" into the table."""
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise MMCoreError(f"{change!r}: write changes to a recipe as key=value, for example steps=100")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+    try:
+        table[last] = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        table[last] = value
+
+
+def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
+    """A dataclass from a TOML table, checked."""
+    types = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in types:
+            raise MMCoreError(f"{where}: unknown key {key!r}; known are: {', '.join(types)}")
+        wanted = types[key]
+        if dataclasses.is_dataclass(wanted):
+            if not isinstance(value, dict):
+                raise MMCoreError(f"{where}: {key!r} is a table, got {value!r}")
+            values[key] = _build(wanted, value, f"{where}: {key}")  # type: ignore[arg-type]
+        elif wanted is float and type(value) in (int, float):
+            values[key] = float(value)
+        elif isinstance(wanted, type) and type(value) is wanted:
+            values[key] = value
+        elif isinstance(value, list) and len(value) == 3 and all(type(v) is int for v in value):
+            values[key] = tuple(value)
+        else:
+            raise MMCoreError(f"{where}: {key} must be {getattr(wanted, '__name__', wanted)}, got {value!r}")
+    return kind(**values)

@@ -1,0 +1,117 @@
+"""The loop: batches in, checkpoints, a log and samples out. One loop for every scale.
+
+    mmcore train tiny --out runs/tiny            # goes on from runs/tiny if that has begun
+    mmcore train debug steps=10
+
+A run folder holds `recipe.json` (resolved), `tokenizer.model`, `log.jsonl`, `checkpoint/` (whole or not at all) and
+`samples/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from mmcore.config import PRESETS, MMCoreConfig
+from mmcore.errors import MMCoreError
+from mmcore.model import MMCoreModel, flow_losses
+from mmcore.training.data import DataState, PackedBatches, Source, step_generator, world_tokenizer
+from mmcore.training.engine import Engine
+from mmcore.training.recipe import Recipe
+from mmcore.training.world.tasks import sample_document
+
+Report = dict[str, float]
+"""One line of the log."""
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    source: Source = sample_document,
+    workers: int = 1,
+    on_sample: Callable[[Engine, Path], None] | None = None,
+) -> Engine:
+    """Train, or go on with a run that has begun.
+
+    Args:
+        recipe: what to do.
+        folder: the run's folder.
+        source: documents by index.
+        workers: processes that make batches beside the training: 0 or 1.
+        on_sample: called every `sample_every` steps with the engine and a path to write to.
+    Returns:
+        The engine, trained.
+    Raises:
+        MMCoreError: the folder cannot be written, or its checkpoint is broken or of another recipe.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1))
+    except OSError as error:
+        raise MMCoreError(f"{folder}: cannot write the run: {error.strerror}; choose another with --out") from error
+    tokenizer = folder / "tokenizer.model"
+    if not tokenizer.exists():
+        world_tokenizer(tokenizer, recipe.vocabulary)
+    torch.manual_seed(recipe.seed)
+    config = MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
+    engine = Engine(MMCoreModel(config), recipe)
+    state, samples = DataState(), 0
+    if (checkpoint := folder / "checkpoint").exists():
+        engine.load(checkpoint)
+        position = json.loads((checkpoint / "data.json").read_text())
+        state, samples = DataState(position["next"], tuple(position["waiting"])), position["samples"]
+    batches = PackedBatches(source, tokenizer, config.patch, recipe.layout, state, recipe.seed)
+    began, seen = time.perf_counter(), 0
+    with (folder / "log.jsonl").open("a") as log, tqdm(
+        total=recipe.steps, initial=engine.done, disable=None, unit="step"
+    ) as bar:
+        for batch, state in batches.loader(workers):
+            if engine.done >= recipe.steps:
+                break
+            report = train_step(engine, batch.to(engine.device))
+            drawn = int(batch.marks.doc.amax(1).add(1).sum())
+            samples, seen = samples + drawn, seen + drawn
+            bar.update()
+            if engine.done % recipe.log_every == 0:
+                report |= {"samples": samples, "samples_per_s": seen / (time.perf_counter() - began)}
+                log.write(json.dumps({k: round(v, 5) for k, v in report.items()}) + "\n")
+                log.flush()
+                bar.set_postfix(text=f"{report['text']:.3f}", flow=f"{report['flow']:.4f}")
+            if engine.done % recipe.save_every == 0 or engine.done == recipe.steps:
+                save_checkpoint(engine, state, samples, checkpoint)
+            if on_sample and recipe.sample_every and engine.done % recipe.sample_every == 0:
+                on_sample(engine, folder / "samples" / f"{engine.done:06d}.png")
+    return engine
+
+
+def train_step(engine: Engine, batch) -> Report:
+    """One step on one batch; what the log says of it."""
+    recipe = engine.recipe
+    generator = step_generator(recipe.seed, engine.done, engine.device)
+    with engine.precision():
+        losses = flow_losses(engine.model, batch, generator, recipe.level_mean)
+    engine.backward(losses.text + recipe.flow_weight * losses.flow)
+    norm = engine.step()
+    return {"step": engine.done, "text": losses.text.item(), "flow": losses.flow.item(), "norm": norm}
+
+
+def save_checkpoint(engine: Engine, state: DataState, samples: int, folder: Path) -> None:
+    """Write a checkpoint beside the old one, then put it in its place."""
+    partial, old = folder.with_suffix(".part"), folder.with_suffix(".old")
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir()
+    engine.save(partial)
+    position = {"next": state.next, "waiting": state.waiting, "samples": samples}
+    (partial / "data.json").write_text(json.dumps(position))
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

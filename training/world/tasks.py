@@ -1,0 +1,188 @@
+"""Documents of the world: one seed, one document, the same bytes each time.
+
+    document = sample_document(seed=0)                  # any task, by the mixture
+    document = sample_document(seed=0, task="chat")
+
+What the user says has `learn=False`, what the model is to answer `learn=True`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mmcore.document import Document, Image, Segment, Text, Video
+from mmcore.training.world.edits import animate, sample_edit
+from mmcore.training.world.language import ask_caption, caption, casual, question, request
+from mmcore.training.world.render import render
+from mmcore.training.world.scene import Scene, sample_scene
+
+FRAMES, FPS, SIZE = 16, 8.0, (64, 64)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A scene, and whether it is shown as a clip or as a picture."""
+
+    scene: Scene
+    clip: bool
+
+    @property
+    def caption(self) -> str:
+        """What is to be seen."""
+        return caption(self.scene, self.clip)
+
+    def medium(self, learn: bool) -> Image | Video:
+        """Drawn or filmed."""
+        if self.clip:
+            return Video(render(self.scene, FRAMES, SIZE), FPS, learn)
+        return Image(render(self.scene, 1, SIZE), FPS, learn)
+
+
+def draw(rng: np.random.Generator, clip: bool) -> Shown:
+    """A scene of no matter what."""
+    return Shown(sample_scene(rng, moving=clip and bool(rng.random() < 0.95)), clip)
+
+
+def _user(rng: np.random.Generator, words: str) -> Text:
+    return Text(casual(rng, words))
+
+
+def _given(rng: np.random.Generator, medium: Segment, words: str) -> tuple[Segment, ...]:
+    """A medium and words about it, in either order."""
+    pair = (medium, _user(rng, words))
+    return pair if rng.random() < 0.7 else pair[::-1]
+
+
+def _with_sentence(shown: Shown) -> tuple[Segment, ...]:
+    """A medium with a sentence that says what it shows: the answer to who asked politely."""
+    return Text(f"here it is: {shown.caption}", True), shown.medium(learn=True)
+
+
+def write_medium(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
+    """Words to a picture or a clip."""
+    shown, polite = draw(rng, clip), bool(rng.random() < 0.15)
+    asked = _user(rng, request(rng, shown.scene, clip, polite))
+    return (asked, *(_with_sentence(shown) if polite else (shown.medium(learn=True),)))
+
+
+def describe(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
+    """A picture or a clip to words."""
+    shown = draw(rng, clip)
+    return *_given(rng, shown.medium(learn=False), ask_caption(rng)), Text(shown.caption, True)
+
+
+def answer(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
+    """One to three questions about a picture or a clip."""
+    shown = draw(rng, clip)
+    asked, said = question(rng, shown.scene, clip)
+    segments = [*_given(rng, shown.medium(learn=False), asked), Text(said, True)]
+    for _ in range(int(rng.integers(3))):
+        asked, said = question(rng, shown.scene, clip)
+        segments += [_user(rng, asked), Text(said, True)]
+    return tuple(segments)
+
+
+def edit(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
+    """A picture or a clip, changed by instruction."""
+    shown = draw(rng, clip)
+    change = sample_edit(rng, shown.scene, clip)
+    return (
+        *_given(rng, shown.medium(learn=False), change.instruction),
+        Shown(change.scene, clip).medium(learn=True),
+    )
+
+
+def image_to_video(rng: np.random.Generator, _: bool) -> tuple[Segment, ...]:
+    """A picture, set in motion."""
+    while True:
+        change = animate(rng, sample_scene(rng, moving=False))
+        if change is not None:
+            break
+    first = Image(render(change.scene, FRAMES, SIZE)[:1], FPS)
+    return *_given(rng, first, change.instruction), Shown(change.scene, True).medium(learn=True)
+
+
+def chat(rng: np.random.Generator, _: bool) -> tuple[Segment, ...]:
+    """Two to four turns that mix words, pictures and clips, and go back to earlier ones."""
+    seen: list[Shown] = []
+    segments: list[Segment] = []
+    for turn in range(int(rng.integers(2, 5))):
+        kind = "new" if not seen else ("new", "edit", "edit", "question")[int(rng.integers(4))]
+        if kind in ("new", "edit") and len(seen) == 3:
+            kind = "question"
+        if kind == "new" and rng.random() < 0.25:
+            shown = draw(rng, bool(rng.random() < 0.5))
+            segments += [*_given(rng, shown.medium(False), ask_caption(rng)), Text(shown.caption, True)]
+            seen.append(shown)
+        elif kind == "new":
+            shown = draw(rng, bool(rng.random() < 0.5))
+            polite = turn == 0 or bool(rng.random() < 0.5)
+            segments += [_user(rng, request(rng, shown.scene, shown.clip, polite)), *_with_sentence(shown)]
+            seen.append(shown)
+        elif kind == "edit":
+            words, shown = _edit_earlier(rng, seen)
+            segments += [_user(rng, words), *_with_sentence(shown)]
+            seen.append(shown)
+        else:
+            asked, said = question(rng, seen[-1].scene, seen[-1].clip)
+            segments += [_user(rng, asked), Text(said, True)]
+    return tuple(segments)
+
+
+def _edit_earlier(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, Shown]:
+    """An instruction about the first or the last medium of a chat, and what it leads to."""
+    shown = seen[0] if rng.random() < 0.5 else seen[-1]
+    single = len(shown.scene.solids) == 1
+    if not shown.clip and rng.random() < 0.3:
+        change = animate(rng, shown.scene)
+        if change is not None:
+            return _pointed(rng, change.instruction, shown, seen, single), Shown(change.scene, True)
+    change = sample_edit(rng, shown.scene, shown.clip)
+    return _pointed(rng, change.instruction, shown, seen, single), replace(shown, scene=change.scene)
+
+
+def _pointed(rng: np.random.Generator, words: str, shown: Shown, seen: list[Shown], single: bool) -> str:
+    """An instruction with a word on which medium it is about."""
+    if shown is seen[-1]:
+        return words if rng.random() < 0.6 else f"now {words}"
+    kind = "clip" if shown.clip else "picture"
+    if single and " it " in f" {words} ":
+        words = f" {words} ".replace(" it ", " the first one ", 1).strip()
+        return words if rng.random() < 0.5 else f"now {words}"
+    if [s.clip for s in seen].count(shown.clip) == 1 and rng.random() < 0.4:
+        return f"in the {kind}, {words}"
+    return f"in the first {kind if seen[0].clip == shown.clip else 'one'}, {words}"
+
+
+Writer = Callable[[np.random.Generator, bool], tuple[Segment, ...]]
+
+TASKS: dict[str, tuple[float, Writer, bool]] = {
+    "text to image": (0.14, write_medium, False),
+    "text to video": (0.20, write_medium, True),
+    "image to text": (0.07, describe, False),
+    "video to text": (0.10, describe, True),
+    "image question": (0.06, answer, False),
+    "video question": (0.08, answer, True),
+    "image edit": (0.09, edit, False),
+    "video edit": (0.13, edit, True),
+    "image to video": (0.05, image_to_video, True),
+    "chat": (0.08, chat, True),
+}
+"""For each task its share of the mixture, who writes it, and whether it is about clips."""
+
+
+def sample_document(seed: int, task: str | None = None) -> Document:
+    """Draw a document of the world.
+
+    Args:
+        seed: decides everything; >= 0.
+        task: one of TASKS; drawn from the mixture where it is None.
+    """
+    rng = np.random.default_rng(seed)
+    if task is None:
+        task = str(rng.choice(list(TASKS), p=[share for share, _, _ in TASKS.values()]))
+    _, writer, clip = TASKS[task]
+    return Document(writer(rng, clip))
