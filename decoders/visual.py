@@ -9,9 +9,7 @@ from torch import Tensor
 from mmcore.sequence import Grid
 
 
-def unpatchify(
-    values: Tensor, grid: Grid, patch: tuple[int, int, int], size: tuple[int, int, int]
-) -> np.ndarray:
+def unpatchify(values: Tensor, grid: Grid, patch: tuple[int, int, int], size: tuple[int, int, int]) -> np.ndarray:
     """Put spacetime blocks together and cut off what continued the clip.
 
     Args:

@@ -56,9 +56,7 @@ def join(*parts: Marks) -> Marks:
     return Marks(*(torch.cat([getattr(p, f.name) for p in parts], 1) for f in fields(Marks)))
 
 
-def visible(
-    doc_q: Tensor, span_q: Tensor, hide_q: Tensor, doc_k: Tensor, span_k: Tensor, kind_k: Tensor
-) -> Tensor:
+def visible(doc_q: Tensor, span_q: Tensor, hide_q: Tensor, doc_k: Tensor, span_k: Tensor, kind_k: Tensor) -> Tensor:
     """The rule: a position sees its own span whole, and what came before it in its document, less what it hides.
 
     Text is causal because each token is a span of its own; a visual span is bidirectional because it is one span.

@@ -62,7 +62,7 @@ class MMCoreConfig(PretrainedConfig):
         self.decoder_depth = decoder_depth
         self.heads = heads
         self.ff_width = ff_width
-        self.patch = tuple(patch)
+        self.patch = (patch[0], patch[1], patch[2])
         self.bottleneck = bottleneck
         self.rope_theta = rope_theta
         self.context_length = context_length

@@ -106,9 +106,9 @@ class MMCoreModel(PreTrainedModel):
         """
         lt, lc, lx = seq.lengths
         dtype = self._compute_dtype()
-        x = torch.cat(
-            (self.embedding(seq.ids), self.patch_in(seq.patches, seq.grid, seq.level, seq.is_level)), 1
-        ).to(dtype)  # (B, L, D)
+        x = torch.cat((self.embedding(seq.ids), self.patch_in(seq.patches, seq.grid, seq.level, seq.is_level)), 1).to(
+            dtype
+        )  # (B, L, D)
         config = self.config
         rope = rotary_angles(seq.coords, config.head_width, config.rope_theta)
         marks = seq.marks if cache is None else cache.joined(seq.marks)
@@ -142,7 +142,7 @@ def flow_losses(model: nn.Module, seq: PackedSequence, generator: torch.Generato
         generator: draws one noise level for each span and the noise.
         level_mean: of the logit-normal noise levels.
     """
-    lt, lc, lx = seq.lengths
+    lt, lc, _ = seq.lengths
     data, rows = seq.target_patches, len(seq.ids)
     span = seq.marks.span[:, lt + lc :].clamp_min(0)
     spans = int(span.max()) + 1 if span.numel() else 1

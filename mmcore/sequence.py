@@ -96,7 +96,7 @@ class Strip:
 
     def __init__(self, span: int = 0, position: int = 0) -> None:
         self.span, self.position = span, position
-        self.lanes = {TEXT: Lane(), CONTEXT: Lane(), TARGET: Lane()}
+        self.lanes: dict[int, Lane] = {TEXT: Lane(), CONTEXT: Lane(), TARGET: Lane()}
         self.ids: list[int] = []
         self.labels: list[int] = []
         self.patches: dict[int, list[Patches]] = {CONTEXT: [], TARGET: []}
@@ -128,7 +128,9 @@ class Strip:
         self.position += 1 + max(grid)
 
 
-def document_strip(pieces: Sequence[Piece], last_context: bool = True, hides: Sequence[int] = ()) -> Strip:
+def document_strip(
+    pieces: Sequence[Piece], last_context: bool = True, hides: Sequence[int] = (), open_reply: bool = False
+) -> Strip:
     """A whole document as a strip, with labels.
 
     Replies (runs of learnt pieces) are opened by REPLY and closed by END; the position before each learnt token
@@ -138,6 +140,7 @@ def document_strip(pieces: Sequence[Piece], last_context: bool = True, hides: Se
         pieces: the segments.
         last_context: whether a learnt visual piece that ends the document is followed by its clean copy and END.
         hides: for each learnt visual piece, the kinds that its target span does not see (condition dropout).
+        open_reply: whether this is a prompt: nothing of it is to be written (any more), and a reply begins at its end.
     Raises:
         ValueError: a visual piece's values do not fit its grid.
     """
@@ -160,7 +163,7 @@ def document_strip(pieces: Sequence[Piece], last_context: bool = True, hides: Se
         if len(piece.values) != np.prod(piece.grid):
             raise ValueError(f"piece {i}: {len(piece.values)} patches do not fill the grid {piece.grid}")
         write([piece.opener], piece.learn)
-        if piece.learn:
+        if piece.learn and not open_reply:
             strip.visual(piece, TARGET, next(hide, 0))
             if i + 1 == len(pieces) and not last_context:
                 return strip
@@ -169,6 +172,8 @@ def document_strip(pieces: Sequence[Piece], last_context: bool = True, hides: Se
         strip.text([CLOSER[piece.opener]])
     if replying:
         write([END], learn=True)
+    if open_reply:
+        write([REPLY], learn=False)
     return strip
 
 
@@ -229,7 +234,9 @@ class PackedSequence:
         return PackedSequence(**moved, marks=marks, lengths=self.lengths)
 
 
-def pack(rows: Sequence[Sequence[Strip]], patch_width: int, lengths: tuple[int, int, int] | None = None) -> PackedSequence:
+def pack(
+    rows: Sequence[Sequence[Strip]], patch_width: int, lengths: tuple[int, int, int] | None = None
+) -> PackedSequence:
     """Lay strips out in rows; no document sees another.
 
     Args:
@@ -239,10 +246,10 @@ def pack(rows: Sequence[Sequence[Strip]], patch_width: int, lengths: tuple[int, 
     Returns:
         The rows, padded to the room.
     """
-    need = np.array([np.sum([s.lengths for s in row], 0) for row in rows]).max(0)
+    need = np.array([np.sum([(0, 0, 0), *(s.lengths for s in row)], 0) for row in rows]).max(0)
     room = tuple(int(n) for n in (need if lengths is None else lengths))
     assert all(n <= r for n, r in zip(need, room, strict=True)), f"rows need {need}, there is room for {room}"
-    starts = dict(zip((TEXT, CONTEXT, TARGET), (0, room[0], room[0] + room[1]), strict=True))
+    starts: dict[int, int] = {TEXT: 0, CONTEXT: room[0], TARGET: room[0] + room[1]}
     b, total = len(rows), sum(room)
     doc, span = np.full((b, total), PADDING), np.full((b, total), PADDING)
     hide = np.full((b, total), TARGET)

@@ -120,9 +120,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         return DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=3 if workers else None)
 
 
-def fill_rows(
-    lengths: dict[int, tuple[int, int, int]], rows: int, room: tuple[int, int, int]
-) -> list[list[int]]:
+def fill_rows(lengths: dict[int, tuple[int, int, int]], rows: int, room: tuple[int, int, int]) -> list[list[int]]:
     """Choose documents for rows: the oldest opens a row, then whatever leaves the least and the most even rest.
 
     Args:
@@ -149,7 +147,8 @@ def fill_rows(
 
 def world_tokenizer(path: Path, size: int, documents: int = 3000) -> TextTokenizer:
     """Train a text tokenizer on the world's words and all printable ASCII."""
-    texts = [s.text for i in range(documents) for s in sample_document(VALIDATION - 1 - i) if isinstance(s, TextSegment)]
+    drawn = (sample_document(VALIDATION - 1 - i) for i in range(documents))
+    texts = [s.text for document in drawn for s in document if isinstance(s, TextSegment)]
     alphabet = " ".join(chr(c) for c in range(33, 127))
     return train_text_tokenizer([*texts, *[alphabet] * 20], size, path)
 

@@ -69,9 +69,10 @@ def train(
         state, samples = DataState(position["next"], tuple(position["waiting"])), position["samples"]
     batches = PackedBatches(source, tokenizer, config.patch, recipe.layout, state, recipe.seed)
     began, seen = time.perf_counter(), 0
-    with (folder / "log.jsonl").open("a") as log, tqdm(
-        total=recipe.steps, initial=engine.done, disable=None, unit="step"
-    ) as bar:
+    with (
+        (folder / "log.jsonl").open("a") as log,
+        tqdm(total=recipe.steps, initial=engine.done, disable=None, unit="step") as bar,
+    ):
         for batch, state in batches.loader(workers):
             if engine.done >= recipe.steps:
                 break

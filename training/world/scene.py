@@ -211,6 +211,4 @@ def _sample_solid(rng: np.random.Generator, mover: bool) -> Solid:
     dx, dz = SLIDES.get(motion, (0.0, 0.0))
     x = rng.uniform(left - min(dx, 0), right - max(dx, 0))
     z = rng.uniform(near - min(dz, 0), far - max(dz, 0))
-    return Solid(
-        str(rng.choice(SHAPES)), str(rng.choice(tuple(COLOURS))), str(rng.choice(tuple(SIZES))), x, z, motion
-    )
+    return Solid(str(rng.choice(SHAPES)), str(rng.choice(tuple(COLOURS))), str(rng.choice(tuple(SIZES))), x, z, motion)

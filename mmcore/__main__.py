@@ -1,0 +1,5 @@
+"""`python -m mmcore`: the command line."""
+
+from mmcore.cli import main
+
+raise SystemExit(main())

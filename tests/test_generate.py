@@ -1,0 +1,149 @@
+"""Writing: cached equals uncached, batched equals single, and the loop does as it is told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.conftest import noise_clip  # type: ignore[import-not-found]
+from mmcore.attention import CONTEXT, TARGET, TEXT
+from mmcore.backbone import Guidance, Native
+from mmcore.document import Document, Image, Text, Video
+from mmcore.errors import MMCoreError
+from mmcore.generate import Order, SegmentEvent, Settings, StepEvent, TokenEvent, write
+from mmcore.sequence import IMAGE, VIDEO, Patches, Tokens, document_strip, pack
+from mmcore.tokenizers.pieces import document_pieces
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.fixture
+def prompts(tokenizer, config):
+    documents = (
+        Document((Text("make it green"), Video(noise_clip(0)))),
+        Document((Text("a red ball and a blue cube stand still"),)),
+        Document((Image(noise_clip(1, 1)), Text("what is this ?"), Text("a ball", True), Text("now make it blue"))),
+    )
+    return [document_pieces(d, tokenizer, config.patch) for d in documents]
+
+
+def test_cached_equals_uncached(model, prompts, config) -> None:
+    """Reading a document in chunks against the cache gives the logits of reading it at once; tolerance 2e-5."""
+    past, logits = Native(model).read([prompts[0]])
+    picture = Patches(torch.randn(4, config.patch_width), (1, 2, 2), IMAGE, True)
+    stages = [logits, past.tokens([[30, 31]]), past.tokens([[IMAGE]]), past.visual([picture]), past.tokens([[40]])]
+    strip = document_strip(prompts[0], open_reply=True)
+    strip.text([30, 31, IMAGE])
+    strip.visual(picture, CONTEXT)
+    strip.advance(picture.grid)
+    strip.text([IMAGE + 1, 40])
+    seq = pack([[strip]], config.patch_width)
+    with torch.no_grad():
+        whole = model.logits(model(seq).hidden)[0]
+    n = len(strip.ids)
+    for stage, at in zip(stages, (n - 6, n - 4, n - 3, n - 2, n - 1), strict=True):
+        torch.testing.assert_close(stage[0], whole[at], atol=2e-5, rtol=0)
+
+
+def test_a_sampling_step_against_the_cache_equals_the_whole_sequence(model, prompts, config) -> None:
+    """And each guidance branch equals a run of its own with that condition hidden."""
+    weights = Guidance(text=3.0, media=1.5)
+    grid, x, t = (2, 2, 2), torch.randn(1, 8, config.patch_width), torch.tensor([0.4])
+    past, _ = Native(model).read([prompts[0]])
+    past.tokens([[VIDEO]])
+    guided = past.predictor([0], grid, VIDEO, weights)(x, t)
+    expected = torch.zeros_like(x)
+    for hide, weight in ((0, 3.0), (TEXT, -1.5), (TEXT | CONTEXT, -0.5)):
+        strip = document_strip(prompts[0], open_reply=True)
+        strip.text([VIDEO])
+        strip.visual(Patches(x[0], grid, VIDEO, True), TARGET, hide)
+        seq = pack([[strip]], config.patch_width)
+        level = torch.full((1, 9), 0.4)
+        with torch.no_grad():
+            expected += weight * model(seq.with_targets(seq.target_patches, level)).patches[:, 1:]
+    torch.testing.assert_close(guided, expected, atol=5e-5, rtol=0)
+
+
+def reply_of(events, row: int = 0) -> list:
+    return [e.piece for e in events if isinstance(e, SegmentEvent) and e.row == row]
+
+
+def orders(prompts, config) -> list[Order]:
+    grids = {IMAGE: (1, 2, 2), VIDEO: (2, 2, 2)}
+    return [
+        Order(prompts[0], grids, VIDEO, seed=1),
+        Order(prompts[1], grids, seed=2, media=2),
+        Order(prompts[2], grids, IMAGE, seed=3),
+        Order(prompts[2], grids, seed=4, media=0),
+    ]
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_batched_equals_single(model, prompts, config, sampler: str) -> None:
+    """Four different requests at once give what each gives alone: same tokens, patches within 1e-4."""
+    settings = Settings(steps=3, tokens=12, sampler=sampler, temperature=1.0)
+    many = list(write(Native(model), orders(prompts, config), settings))
+    for row, order in enumerate(orders(prompts, config)):
+        alone = reply_of(write(Native(model), [order], settings))
+        together = reply_of(many, row)
+        assert len(alone) == len(together) > 0
+        for a, b in zip(alone, together, strict=True):
+            assert type(a) is type(b)
+            if isinstance(a, Tokens):
+                assert a.ids == b.ids
+            else:
+                torch.testing.assert_close(a.values, b.values, atol=1e-4, rtol=0)
+
+
+def test_the_loop_does_as_it_is_told(model, prompts, config) -> None:
+    events = list(write(Native(model), orders(prompts, config), Settings(steps=3, tokens=12)))
+    forced = reply_of(events, 0)
+    assert [p.opener for p in forced] == [VIDEO]
+    assert not any(isinstance(e, TokenEvent) and e.row == 0 for e in events)
+    steps = [e.step for e in events if isinstance(e, StepEvent) and e.row == 0]
+    assert steps == [1, 2, 3]
+    assert all(isinstance(p, Tokens) for p in reply_of(events, 3)), "no media were allowed"
+    for row in (1, 3):
+        written = [e.token for e in events if isinstance(e, TokenEvent) and e.row == row]
+        told = [i for p in reply_of(events, row) if isinstance(p, Tokens) for i in p.ids]
+        assert written == told and len(told) <= 12
+
+
+def test_the_model_opens_a_medium_and_goes_on_after_it(model, prompts, config) -> None:
+    """Make the opener the likeliest token, once: an image must come, then text about it."""
+    boosted = model.embedding.weight
+    with torch.no_grad():
+        past, _ = Native(model).read([prompts[1]])
+        hidden = past.tokens([[30]])
+        boosted[IMAGE] = boosted.norm(dim=1).max() * 20 * torch.sign(hidden).new_ones(())
+    events = list(write(Native(model), [Order(prompts[1], {IMAGE: (1, 2, 2)}, media=1, seed=0)], Settings(2, tokens=9)))
+    kinds = [type(p).__name__ for p in reply_of(events)]
+    assert kinds.count("Patches") <= 1
+
+
+def test_a_seed_decides_everything(model, prompts) -> None:
+    def draw(seed: int) -> torch.Tensor:
+        order = Order(prompts[1], {IMAGE: (1, 2, 2)}, IMAGE, seed=seed)
+        return reply_of(write(Native(model), [order], Settings(2)))[0].values
+
+    assert torch.equal(draw(5), draw(5))
+    assert not torch.equal(draw(5), draw(6))
+
+
+def test_a_document_that_is_too_long_is_refused(model, prompts, tokenizer, config) -> None:
+    model.config.context_length = 40
+    long = [Tokens(tokenizer.encode("a red ball " * 50), False)]
+    with pytest.raises(MMCoreError, match=r"takes \d+ positions, the model holds 40"):
+        list(write(Native(model), [Order(long)], Settings()))
+    order = Order(prompts[1], {VIDEO: (8, 2, 2)}, VIDEO)
+    with pytest.raises(MMCoreError, match="the document is full"):
+        list(write(Native(model), [order], Settings()))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"steps": 0}, "steps must be at least 1"), ({"sampler": "ddim"}, "euler, heun"), ({"temperature": -1.0}, "0 or")],
+)
+def test_settings_that_make_no_sense(wrong: dict, message: str) -> None:
+    with pytest.raises(MMCoreError, match=message):
+        Settings(**wrong)

@@ -1,0 +1,119 @@
+"""The model: saving, packing, the level of each span, and what an image is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import lively, noise_clip  # type: ignore[import-not-found]
+from mmcore.attention import PADDING
+from mmcore.config import MMCoreConfig
+from mmcore.document import Document, Image, Text, Video
+from mmcore.model import MMCoreModel, Output, flow_losses
+from mmcore.sequence import Strip, document_strip, pack
+from mmcore.tokenizers.pieces import document_pieces
+from mmcore.tokenizers.text import TextTokenizer
+
+pytestmark = pytest.mark.quick
+
+
+def strip_of(document: Document, tokenizer: TextTokenizer, config: MMCoreConfig) -> Strip:
+    return document_strip(document_pieces(document, tokenizer, config.patch))
+
+
+def run(model: MMCoreModel, rows: list[list[Strip]], room: tuple[int, int, int] | None = None):
+    seq = pack(rows, model.config.patch_width, room)
+    with torch.no_grad():
+        return seq, model(seq)
+
+
+@pytest.mark.parametrize("backend", ["dense", "sdpa", "flex"])
+def test_packed_equals_unpacked(backend: str, model, tokenizer, config, mixed) -> None:
+    """Two documents in one padded row give what each gives alone; float32, tolerance 2e-5."""
+    model.backend = backend
+    other = Document((Text("what is this ?"), Image(noise_clip(7, 1)), Text("a ball", True)))
+    strips = [strip_of(d, tokenizer, config) for d in (mixed, other)]
+    total = torch.tensor([s.lengths for s in strips]).sum(0) + 3
+    seq, packed = run(model, [strips, [strips[1]]], tuple(total.tolist()))
+    for d, strip in enumerate(strips):
+        alone_seq, alone = run(model, [[strip]])
+        lt, lc, _ = seq.lengths
+        torch.testing.assert_close(packed.hidden[0][seq.marks.doc[0, :lt] == d], alone.hidden[0], atol=2e-5, rtol=0)
+        found = packed.patches[0][seq.marks.doc[0, lt + lc :] == d]
+        torch.testing.assert_close(found, alone.patches[0], atol=2e-5, rtol=0)
+    assert (seq.marks.doc == PADDING).any()
+
+
+def test_saved_equals_loaded_to_the_bit(model: MMCoreModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    again = MMCoreModel.from_pretrained(tmp_path)
+    ours, theirs = model.state_dict(), again.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+    assert again.config.to_dict() | {"dtype": None} == model.config.to_dict() | {"dtype": None} | {
+        k: v for k, v in again.config.to_dict().items() if k in ("_name_or_path", "architectures")
+    }
+
+
+def test_an_image_is_a_clip_of_one_frame(model, tokenizer, config) -> None:
+    """The same pixels as one frame or as a clip's worth of equal frames: the same patches, positions and output."""
+    frame = noise_clip(5, 1)
+    still = strip_of(Document((Image(frame), Text("a", True))), tokenizer, config)
+    clip = strip_of(Document((Image(frame), Text("a", True))), tokenizer, config)
+    moving = Video(frame.repeat(config.patch[0], 0))
+    from_video = document_pieces(Document((moving,)), tokenizer, config.patch)[0]
+    from_image = document_pieces(Document((Image(frame),)), tokenizer, config.patch)[0]
+    assert from_video.grid == from_image.grid == (1, 2, 2)  # type: ignore[union-attr]
+    assert torch.equal(from_video.values, from_image.values)  # type: ignore[union-attr]
+    assert torch.equal(run(model, [[still]])[1].hidden, run(model, [[clip]])[1].hidden)
+
+
+def test_a_target_never_leaks_into_the_text(model, tokenizer, config, mixed) -> None:
+    """Other noise in the target lane leaves every text state as it is, to the bit."""
+    seq = pack([[strip_of(mixed, tokenizer, config)]], config.patch_width)
+    outs: list[Output] = []
+    for seed in (0, 1):
+        noise = torch.randn(seq.target_patches.shape, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            outs.append(model(seq.with_targets(noise, torch.full(noise.shape[:2], 0.3))))
+    assert torch.equal(outs[0].hidden, outs[1].hidden)
+    assert not torch.equal(outs[0].patches, outs[1].patches)
+
+
+def test_the_noise_level_matters(model, tokenizer, config, mixed) -> None:
+    seq = pack([[strip_of(mixed, tokenizer, config)]], config.patch_width)
+    level = torch.zeros(seq.target_patches.shape[:2])
+    with torch.no_grad():
+        a = model(seq.with_targets(seq.target_patches, level)).patches
+        b = model(seq.with_targets(seq.target_patches, level + 0.9)).patches
+    assert (a - b).abs().max() > 1e-3
+
+
+def test_every_weight_gets_a_gradient(config, tokenizer, mixed) -> None:
+    model = lively(MMCoreModel(config))
+    seq = pack([[strip_of(mixed, tokenizer, config)]], config.patch_width)
+    losses = flow_losses(model, seq, torch.Generator().manual_seed(0))
+    (losses.text + losses.flow).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and p.grad.abs().max() > 0, name
+
+
+def test_losses_are_means_over_their_own_tokens(model, tokenizer, config, mixed) -> None:
+    """A batch that holds the same document twice has the same text loss as one that holds it once."""
+    strip = strip_of(mixed, tokenizer, config)
+    once, twice = (
+        flow_losses(model, pack([[strip]] * n, config.patch_width), torch.Generator().manual_seed(0)) for n in (1, 2)
+    )
+    torch.testing.assert_close(once.text, twice.text)
+    assert twice.text_tokens == 2 * once.text_tokens
+    assert once.flow_tokens == sum(len(p.values) for p in strip.patches[4])
+
+
+def test_a_config_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="skip from"):
+        MMCoreConfig(depth=2, decoder_depth=3)
+    with pytest.raises(ValueError, match="multiple of 8"):
+        MMCoreConfig(width=100, heads=4)

@@ -1,0 +1,217 @@
+"""Media files to clips, and clips to the size and frame rate that a model sees.
+
+    clip = read_clip(Path("clip.mp4"))            # (T, H, W, 3) uint8, upright, at a constant frame rate
+    clip = fit(clip, (64, 64), fps=8, max_frames=256)
+
+PyAV (FFmpeg) reads everything but webp, whose animations it cannot decode: Pillow reads that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from PIL import Image as PILImage
+from PIL import ImageOps, ImageSequence, UnidentifiedImageError
+
+from mmcore.document import Clip
+from mmcore.errors import MMCoreError
+
+MEDIA_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .gif .webp .png .apng .jpg .jpeg .bmp .tif .tiff .ppm".split()
+)
+"""Names that end so are taken for media files where words could stand too."""
+
+MAX_FRAMES = 1200
+"""Longer clips are refused: nothing here looks at more."""
+
+MAX_PIXELS = 2**28
+"""Pixels of all frames together: 768 MiB as RGB."""
+
+Timed = tuple[float, np.ndarray]
+"""A frame (H, W, 3) uint8 with the second at which it is first shown."""
+
+
+def read_clip(path: Path, max_frames: int | None = None) -> Clip:
+    """Read a picture or a clip.
+
+    A varying frame rate becomes the average one: each moment takes the frame that is on the screen. Frames are turned
+    upright, transparency is laid over white, sound is left aside.
+
+    Args:
+        path: any file that FFmpeg or Pillow knows.
+        max_frames: stop after so many frames; None reads all of them.
+    Raises:
+        MMCoreError: the file is missing, empty, broken, too long, too large, or holds no picture.
+    """
+    if not path.exists():
+        raise MMCoreError(f"{path}: no such file")
+    if path.is_dir():
+        raise MMCoreError(f"{path}: is a folder, a picture or a clip is expected")
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise MMCoreError(f"{path}: cannot read: {error.strerror}") from error
+    if not head:
+        raise MMCoreError(f"{path}: the file is empty")
+    try:
+        if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+            timed, rate, end = _read_pillow(path, max_frames)
+        else:
+            timed, rate, end = _read_av(path, max_frames)
+    except (av.FFmpegError, UnidentifiedImageError, OSError, EOFError, SyntaxError) as error:
+        raise MMCoreError(f"{path}: not a picture or a clip that can be read, or broken: {_reason(error)}") from error
+    if not timed:
+        raise MMCoreError(f"{path}: there is no frame in it; the file may be cut off")
+    return Clip(np.stack(_even(timed, rate, end)), rate)
+
+
+def _reason(error: Exception) -> str:
+    """One line of what a library says."""
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(words).splitlines()[0]
+
+
+def _bounded(path: Path, frames: Iterator[Timed], max_frames: int | None) -> list[Timed]:
+    """Collect frames, and stop where there are too many."""
+    kept: list[Timed] = []
+    pixels = 0
+    for timed in frames:
+        frame = timed[1]
+        if kept and frame.shape != kept[0][1].shape:
+            raise MMCoreError(f"{path}: its frames change size, which is not supported")
+        pixels += frame.shape[0] * frame.shape[1]
+        if len(kept) == MAX_FRAMES or pixels > MAX_PIXELS:
+            raise MMCoreError(
+                f"{path}: too long or too large: at most {MAX_FRAMES} frames and {MAX_PIXELS // 10**6} million pixels "
+                "are read; cut it first, for example with: ffmpeg -i IN -t 10 OUT"
+            )
+        kept.append(timed)
+        if len(kept) == max_frames:
+            break
+    return kept
+
+
+def _even(timed: list[Timed], rate: float, end: float) -> list[np.ndarray]:
+    """Frames at a constant rate: at each moment the one on the screen."""
+    starts = np.array([at for at, _ in timed])
+    if len(timed) == 1 or np.allclose(np.diff(starts), 1 / rate, atol=0.3 / rate):
+        return [frame for _, frame in timed]
+    count = max(round((end - starts[0]) * rate), 1)
+    moments = starts[0] + (np.arange(count) + 0.5) / rate
+    return [timed[max(i, 0)][1] for i in np.searchsorted(starts, moments, side="right") - 1]
+
+
+def _read_av(path: Path, max_frames: int | None) -> tuple[list[Timed], float, float]:
+    """Frames by FFmpeg, the frame rate, and the second at which the last frame ends."""
+    av.logging.set_level(av.logging.PANIC)
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise MMCoreError(f"{path}: there is no picture in it, only sound or text")
+        stream = container.streams.video[0]
+        rate = float(stream.average_rate or stream.guessed_rate or Clip.fps)
+        length = (container.duration or 0) / av.time_base
+        if max_frames is None and length * rate > 1.5 * MAX_FRAMES:
+            raise MMCoreError(
+                f"{path}: is {length:.0f} s long, {length * rate:.0f} frames; at most {MAX_FRAMES} are read; "
+                "cut it first, for example with: ffmpeg -i IN -t 10 OUT"
+            )
+        if stream.width * stream.height > MAX_PIXELS // 4:
+            raise MMCoreError(f"{path}: {stream.width}x{stream.height} pixels are too many; make it smaller first")
+        stream.thread_type = "AUTO"
+        durations: list[float] = []
+
+        def frames() -> Iterator[Timed]:
+            for i, frame in enumerate(container.decode(stream)):
+                base = float(frame.time_base or 0)
+                durations.append((frame.duration or 0) * base)
+                at = frame.pts * base if frame.pts is not None else i / rate
+                yield at, _upright(_rgb(frame), frame.rotation)
+
+        timed = _bounded(path, frames(), max_frames)
+    if len(timed) > 1:
+        shown = timed[-1][0] - timed[0][0]
+        last = durations[-1] if durations[-1] > 0 else shown / (len(timed) - 1)
+        rate = len(timed) / (shown + last) if shown + last > 0 else rate
+        rate = _tidy(rate)
+        return timed, rate, timed[-1][0] + last
+    return timed, rate, (timed[0][0] if timed else 0.0) + 1 / rate
+
+
+def _tidy(rate: float) -> float:
+    """A rate without the dust of integer time bases: 7.9998 is 8."""
+    nearest = min((float(max(round(rate), 1)), *(n * 1000 / 1001 for n in (24, 30, 60))), key=lambda r: abs(r - rate))
+    return nearest if abs(rate - nearest) < 1e-3 * rate else rate
+
+
+def _rgb(frame: VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8, transparency over white."""
+    if any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8":
+        rgba = frame.reformat(format="rgba").to_ndarray().astype(np.uint16)
+        alpha = rgba[..., 3:]
+        return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    if frame.format.is_rgb or frame.format.name.startswith("gray"):
+        return frame.reformat(format="rgb24").to_ndarray()
+    # Untagged video follows its size: high definition is BT.709, the rest BT.601. JPEG uses the full range.
+    space = frame.colorspace
+    if space not in (Colorspace.ITU709, Colorspace.ITU601, Colorspace.SMPTE170M, Colorspace.SMPTE240M):
+        space = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
+    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    return frame.reformat(
+        format="rgb24",
+        src_colorspace=space,
+        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+    ).to_ndarray()
+
+
+def _upright(frame: np.ndarray, rotation: int) -> np.ndarray:
+    """Turn a frame counterclockwise by what its display matrix says, in quarter turns."""
+    return np.ascontiguousarray(np.rot90(frame, round(rotation / 90) % 4))
+
+
+def _read_pillow(path: Path, max_frames: int | None) -> tuple[list[Timed], float, float]:
+    """Frames by Pillow, the average frame rate, and the second at which the last frame ends."""
+    clock = 0.0
+
+    def frames() -> Iterator[Timed]:
+        nonlocal clock
+        for page in ImageSequence.Iterator(image):
+            rgba = ImageOps.exif_transpose(page).convert("RGBA")
+            white = PILImage.new("RGBA", rgba.size, "white")
+            yield clock, np.asarray(PILImage.alpha_composite(white, rgba).convert("RGB"))
+            clock += page.info.get("duration", 0) / 1000
+
+    with PILImage.open(path) as image:
+        timed = _bounded(path, frames(), max_frames)
+    rate = _tidy(len(timed) / clock) if clock else Clip.fps
+    return timed, rate, clock or len(timed) / rate
+
+
+def fit(clip: Clip, size: tuple[int, int], fps: float, max_frames: int) -> Clip:
+    """A clip as a model sees it: cropped to the shape at its middle, resized, at another frame rate.
+
+    Args:
+        clip: an image or a video; the result is of the same class.
+        size: (height, width).
+        fps: frame rate; each moment takes the frame on the screen.
+        max_frames: what comes later is cut off.
+    """
+    frames = clip.frames
+    if len(frames) > 1 and clip.fps != fps:
+        count = max(round(len(frames) * fps / clip.fps), 1)
+        moments = ((np.arange(count) + 0.5) / fps * clip.fps).astype(int)
+        frames = frames[moments.clip(0, len(frames) - 1)]
+    frames = frames[:max_frames]
+    if frames.shape[1:3] != size:
+        pictures = (PILImage.fromarray(frame) for frame in frames)
+        filtered = [ImageOps.fit(p, size[::-1], PILImage.Resampling.LANCZOS) for p in pictures]
+        frames = np.stack([np.asarray(p) for p in filtered])
+    if frames is clip.frames:
+        return clip
+    return type(clip)(frames, fps if len(frames) > 1 else clip.fps, clip.learn)
