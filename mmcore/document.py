@@ -226,7 +226,7 @@ class Document:
         folder = Path(folder)
         index = folder / DOCUMENT_FILE
         try:
-            entries = json.loads(index.read_text())["segments"]
+            entries = list(json.loads(index.read_text())["segments"])
         except OSError as error:
             raise MMCoreError(f"{index}: cannot read: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -242,10 +242,10 @@ def _segment(folder: Path, i: int, entry: dict) -> Segment:
         if kind == "text":
             return Text(str(entry["text"]), learn)
         if kind not in ("image", "video"):
-            raise MMCoreError(f'{where}: type must be "text", "image" or "video", got {kind!r}')
+            raise MMCoreError(f'type must be "text", "image" or "video", got {kind!r}')
         path = folder / entry["file"]
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise MMCoreError(f"{where}: {entry['file']!r} leads out of the folder")
+            raise MMCoreError(f"{entry['file']!r} leads out of the folder")
         if "frames" in entry:
             strip = Image.open(path).frames[0]
             frames = strip.reshape(int(entry["frames"]), -1, strip.shape[1], 3)
@@ -256,7 +256,7 @@ def _segment(folder: Path, i: int, entry: dict) -> Segment:
             clip = Video.open(path)
             frames, fps = clip.frames, clip.fps
         return Image(frames, fps, learn) if kind == "image" else Video(frames, fps, learn)
-    except MMCoreError:
-        raise
+    except MMCoreError as error:
+        raise MMCoreError(f"{where}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MMCoreError(f"{where}: malformed: {error!r}") from error

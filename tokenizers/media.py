@@ -207,7 +207,8 @@ def fit(clip: Clip, size: tuple[int, int], fps: float, max_frames: int) -> Clip:
         count = max(round(len(frames) * fps / clip.fps), 1)
         moments = ((np.arange(count) + 0.5) / fps * clip.fps).astype(int)
         frames = frames[moments.clip(0, len(frames) - 1)]
-    frames = frames[:max_frames]
+    if len(frames) > max_frames:
+        frames = frames[:max_frames]
     if frames.shape[1:3] != size:
         pictures = (PILImage.fromarray(frame) for frame in frames)
         filtered = [ImageOps.fit(p, size[::-1], PILImage.Resampling.LANCZOS) for p in pictures]

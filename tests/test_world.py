@@ -1,0 +1,172 @@
+"""The world: the same bytes each time, pictures that show what is said, edits that change only what they name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmcore.document import Image, Text, Video
+from mmcore.training.world.edits import sample_edit
+from mmcore.training.world.language import caption, question, references
+from mmcore.training.world.render import render
+from mmcore.training.world.scene import BACKDROPS, COLOURS, MOTIONS, SHAPES, Scene, Solid, fits, path, sample_scene
+from mmcore.training.world.tasks import FRAMES, SIZE, TASKS, sample_document
+
+pytestmark = pytest.mark.quick
+
+seeds = st.integers(0, 2**31)
+
+
+def scene_of(*solids: Solid, backdrop: str = "gray room") -> Scene:
+    return Scene(solids, backdrop)
+
+
+def stain(frame: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """Where a frame differs from an empty one."""
+    return np.abs(frame.astype(int) - empty.astype(int)).max(-1) > 40
+
+
+def middle(mask: np.ndarray) -> tuple[float, float]:
+    rows, columns = np.nonzero(mask)
+    return float(rows.mean()), float(columns.mean())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_seed_gives_the_same_bytes(task: str) -> None:
+    assert sample_document(3, task) == sample_document(3, task)
+    assert sample_document(3, task) != sample_document(4, task)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_is_what_its_name_says(task: str) -> None:
+    for seed in range(6):
+        document = sample_document(seed, task)
+        given_kinds = {type(s) for s in document if not s.learn}
+        replies = [s for s in document if s.learn]
+        source, _, aim = task.partition(" to ")
+        if aim in ("text", "image", "video"):
+            assert type(replies[-1]) is {"text": Text, "image": Image, "video": Video}[aim]
+            assert {"text": Text, "image": Image, "video": Video}[source] in given_kinds
+        if task.endswith("edit"):
+            kind = Image if task.startswith("image") else Video
+            assert kind in given_kinds and [type(s) for s in replies] == [kind]
+        for medium in document.media:
+            assert medium.size == ((1 if isinstance(medium, Image) else FRAMES), *SIZE)
+
+
+def test_some_chats_edit_an_earlier_medium() -> None:
+    said = [s.text for i in range(60) for s in sample_document(i, "chat") if isinstance(s, Text)]
+    assert any("first" in words for words in said)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.booleans())
+def test_scenes_are_fit_to_be_seen(seed: int, moving: bool) -> None:
+    scene = sample_scene(np.random.default_rng(seed), moving)
+    assert 1 <= len(scene.solids) <= 3 and fits(scene)
+    assert len({s.name for s in scene.solids}) == len(scene.solids)
+    assert [s.x for s in scene.solids] == sorted(s.x for s in scene.solids)
+    assert moving or all(s.motion == "still" for s in scene.solids)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.booleans())
+def test_an_edit_changes_the_scene_and_leaves_it_whole(seed: int, clip: bool) -> None:
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng, clip)
+    edit = sample_edit(rng, scene, clip)
+    assert edit.scene != scene and fits(edit.scene)
+    kept = [s for s in scene.solids if s in edit.scene.solids]
+    assert len(kept) >= len(scene.solids) - 1, "at most one solid changes"
+    assert (edit.scene.light, edit.scene.gain) == (scene.light, scene.gain)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_references_mean_one_solid(seed: int) -> None:
+    scene = sample_scene(np.random.default_rng(seed), True)
+    for i in range(len(scene.solids)):
+        for words in references(scene, i):
+            fitting = [
+                s for s in scene.solids if all(w in (s.shape, s.colour, "one") for w in words.split())
+            ]
+            assert fitting == [scene.solids[i]], words
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_answers_are_true(seed: int) -> None:
+    """Counts and yes-or-no questions, checked by counting again from the words of the question."""
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng, True)
+    asked, said = question(rng, scene, True)
+    if asked.startswith("how many") and "objects" not in asked and "things" not in asked:
+        shape = asked.split()[2].rstrip("s")
+        assert said == ("zero", "one", "two", "three")[sum(s.shape == shape for s in scene.solids)]
+    if asked.startswith("is there"):
+        name = " ".join(asked.rstrip("?").split()[3:])
+        assert said == ("yes" if name in [s.name for s in scene.solids] else "no")
+
+
+def test_a_caption_by_hand() -> None:
+    ball = Solid("ball", "orange", "large", -0.5, 0.0, "left")
+    cube = Solid("cube", "red", "small", 0.8, 0.0)
+    scene = scene_of(ball, cube, backdrop="night")
+    assert caption(scene, True) == "a large orange ball slides to the left and a small red cube stands still, at night"
+    assert caption(scene.at_rest, False) == "a large orange ball and a small red cube at night"
+    assert caption(scene, True, (False, True), placed=False).startswith("an orange ball slides")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_solid_has_its_colour(shape: str, colour: str) -> None:
+    solid = Solid(shape, colour, "large", 0.0, 0.3)
+    scene = scene_of(solid)
+    seen = stain(render(scene, 1)[0], render(replace(scene, solids=()), 1)[0])
+    mean = render(scene, 1)[0][seen].mean(0)
+    names = list(COLOURS)
+    table = np.array([COLOURS[c] for c in names], float)
+    angles = (table @ mean) / np.linalg.norm(table, axis=1) / np.linalg.norm(mean)
+    assert names[int(angles.argmax())] == colour
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_a_motion_moves_what_it_should(motion: str) -> None:
+    solid = Solid("ball", "red", "small", {"left": 0.8, "right": -0.8}.get(motion, 0.0), 0.2, motion)
+    if motion == "forward":
+        solid = replace(solid, z=1.2)
+    if motion == "backward":
+        solid = replace(solid, z=-0.5)
+    scene = scene_of(solid)
+    clip, empty = render(scene), render(replace(scene, solids=()), 1)[0]
+    masks = [stain(frame, empty) for frame in clip]
+    areas = np.array([m.sum() for m in masks])
+    if motion in ("appear", "vanish"):
+        assert ((areas > 0) == (np.arange(16) >= 8) ^ (motion == "vanish")).all()
+        return
+    places = np.array([middle(m) for m in masks])
+    across, down = places[-1, 1] - places[0, 1], places[-1, 0] - places[0, 0]
+    moved = {"left": across < -12, "right": across > 12, "forward": down > 3, "backward": down < -3}
+    grown = {"grow": areas[-1] > 2 * areas[0], "shrink": areas[-1] < areas[0] / 2}
+    expected = {**moved, **grown, "bounce": np.ptp(places[:, 0]) > 8, "still": (clip == clip[0]).all()}
+    assert expected[motion]
+    assert (path(solid, np.zeros(1)).x == solid.x).all()
+
+
+def test_an_edit_of_one_solid_leaves_the_other_pixels() -> None:
+    ball, cube = Solid("ball", "red", "large", -0.8, 0.0), Solid("cube", "blue", "large", 0.9, 0.0)
+    before, after = scene_of(ball, cube), scene_of(replace(ball, colour="green"), cube)
+    changed = (render(before, 1)[0] != render(after, 1)[0]).any(-1)
+    assert 0 < changed.mean() < 0.15
+    assert not changed[:, 32:].any()
+
+
+@pytest.mark.parametrize("backdrop", BACKDROPS)
+def test_a_still_is_the_first_frame_of_its_clip_at_any_size(backdrop: str) -> None:
+    scene = scene_of(Solid("cone", "pink", "large", 0.2, 0.3, "bounce"), backdrop=backdrop)
+    assert (render(scene, 1, (40, 56)) == render(scene, 5, (40, 56))[:1]).all()
+    assert render(scene, 2, (40, 56)).shape == (2, 40, 56, 3)
