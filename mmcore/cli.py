@@ -152,9 +152,7 @@ def generate(options: argparse.Namespace) -> None:
         check_writable(output)
         suffix = output.suffix.lower()
         want = "image" if suffix in STILL else "video" if suffix in MOVING else "any"
-    request = Request(
-        user_turn(options.parts), want, (options.frames, options.height, options.width), options.seed
-    )
+    request = Request(user_turn(options.parts), want, (options.frames, options.height, options.width), options.seed)
     chosen = make_settings(settings(options))
     reply = loaded(options).reply([request], chosen)[0]
     paths = keep(reply, output)

@@ -30,17 +30,13 @@ def velocity(x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     return (x - x_t) / (1 - t).clamp_min(MIN_REST)
 
 
-def sample_levels(shape: tuple[int, ...], mean: float, generator: torch.Generator) -> Tensor:
-    """Noise levels for training, logit-normal (arXiv 2403.03206): sigmoid(mean + n), n standard normal.
+def sample_levels(shape: tuple[int, ...], mean: float, std: float, generator: torch.Generator) -> Tensor:
+    """Noise levels for training, logit-normal (arXiv 2403.03206): sigmoid(mean + std * n), n standard normal.
 
-    A negative mean spends more on noisy levels, which long and redundant signals need. One level in ten is drawn evenly
-    from the noisiest tenth instead: a logit-normal hardly ever goes where sampling begins, and a model that has not seen
-    t = 0 makes its first step blindly.
+    A pixel patch of thousands of numbers shows its colour through a lot of noise: what a picture is of is decided while
+    t is a few hundredths, and a mean far below 0 is what makes a model learn to decide it.
     """
-    device = generator.device
-    levels = torch.sigmoid(mean + torch.randn(shape, generator=generator, device=device))
-    first = 0.1 * torch.rand(shape, generator=generator, device=device)
-    return torch.where(torch.rand(shape, generator=generator, device=device) < 0.1, first, levels)
+    return torch.sigmoid(mean + std * torch.randn(shape, generator=generator, device=generator.device))
 
 
 def velocity_loss(predicted: Tensor, data: Tensor, t: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Settings:
     steps: int = 20
     guidance: Guidance = field(default_factory=Guidance)
     sampler: str = "euler"
-    shift: float = 1.0
+    shift: float = 6.0
     temperature: float = 0.0
     tokens: int = 256
 

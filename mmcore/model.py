@@ -133,20 +133,22 @@ class MMCoreModel(PreTrainedModel):
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.embedding.weight.dtype
 
 
-def flow_losses(model: nn.Module, seq: PackedSequence, generator: torch.Generator, level_mean: float = -0.8) -> Losses:
+def flow_losses(
+    model: nn.Module, seq: PackedSequence, generator: torch.Generator, levels: tuple[float, float] = (-2.4, 1.4)
+) -> Losses:
     """Noise the target spans, run the model, and take both losses.
 
     Args:
         model: an `MMCoreModel`, or what wraps one.
         seq: a packed batch, target patches clean.
         generator: draws one noise level for each span and the noise.
-        level_mean: of the logit-normal noise levels.
+        levels: mean and standard deviation of the logit-normal noise levels.
     """
     lt, lc, _ = seq.lengths
     data, rows = seq.target_patches, len(seq.ids)
     span = seq.marks.span[:, lt + lc :].clamp_min(0)
     spans = int(span.max()) + 1 if span.numel() else 1
-    level = sample_levels((rows, spans), level_mean, generator).gather(1, span)
+    level = sample_levels((rows, spans), *levels, generator).gather(1, span)
     noise = torch.randn(data.shape, generator=generator, device=data.device)
     noisy = interpolate(data, noise, level[..., None]) * seq.is_target_patch[..., None]
     output: Output = model(seq.with_targets(noisy, level))

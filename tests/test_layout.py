@@ -106,5 +106,10 @@ def test_a_wheel_holds_only_mmcore(root: Path, tmp_path: Path) -> None:
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"mmcore"}
-    for needed in ("tokenizers/text.py", "training/world/scene.py", "training/recipes/tiny.toml", "bundled/config.json"):
+    for needed in (
+        "tokenizers/text.py",
+        "training/world/scene.py",
+        "training/recipes/tiny.toml",
+        "bundled/config.json",
+    ):
         assert f"mmcore/{needed}" in names

@@ -91,9 +91,7 @@ def test_references_mean_one_solid(seed: int) -> None:
     scene = sample_scene(np.random.default_rng(seed), True)
     for i in range(len(scene.solids)):
         for words in references(scene, i):
-            fitting = [
-                s for s in scene.solids if all(w in (s.shape, s.colour, "one") for w in words.split())
-            ]
+            fitting = [s for s in scene.solids if all(w in (s.shape, s.colour, "one") for w in words.split())]
             assert fitting == [scene.solids[i]], words
 
 

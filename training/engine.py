@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -113,7 +114,7 @@ class Engine:
             load_weights(self.averaged, folder / "ema")
             tensors = load_file(folder / "optimizer.safetensors", device=str(self.device))
             counts = json.loads((folder / "engine.json").read_text())
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
             raise MMCoreError(f"{folder}: cannot resume: {error}") from error
         for optimizer in self.optimizers:
             owned = {p for group in optimizer.param_groups for p in group["params"]}

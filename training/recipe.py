@@ -52,7 +52,8 @@ class Recipe:
         vocabulary: number of text tokens.
         steps: optimizer steps in all.
         flow_weight: weight of the flow loss beside the text loss.
-        level_mean: mean of the logit-normal noise levels.
+        level_mean: mean of the logit-normal noise levels; the larger and smoother the patches, the lower.
+        level_std: their standard deviation.
         attention: backend; "dense" is fastest on a CPU.
         precision: "bf16" (autocast) or "fp32".
         compile: whether blocks are compiled.
@@ -68,7 +69,8 @@ class Recipe:
     vocabulary: int = 1024
     steps: int = 1000
     flow_weight: float = 1.0
-    level_mean: float = -0.8
+    level_mean: float = -2.4
+    level_std: float = 1.4
     attention: str = "dense"
     precision: str = "bf16"
     compile: bool = False

@@ -1,6 +1,6 @@
 """A run's averaged weights as a model folder: bf16, in shards small enough for a repository, with a card.
 
-    python -m mmcore.training.release runs/tiny mmcore/bundled
+python -m mmcore.training.release runs/tiny mmcore/bundled
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def train_step(engine: Engine, batch) -> Report:
     recipe = engine.recipe
     generator = step_generator(recipe.seed, engine.done, engine.device)
     with engine.precision():
-        losses = flow_losses(engine.model, batch, generator, recipe.level_mean)
+        losses = flow_losses(engine.model, batch, generator, (recipe.level_mean, recipe.level_std))
     engine.backward(losses.text + recipe.flow_weight * losses.flow)
     norm = engine.step()
     return {"step": engine.done, "text": losses.text.item(), "flow": losses.flow.item(), "norm": norm}

@@ -1,0 +1,98 @@
+"""Speed and memory of a model as people meet it: each figure from a fresh process, the best of a few tries.
+
+mmcore bench
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mmcore.errors import MMCoreError
+
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        name: what was measured.
+        value: for people, with its unit.
+        number: for programs: seconds, megabytes, or a ratio.
+    """
+
+    name: str
+    value: str
+    number: float
+
+
+def seconds(name: str, number: float) -> Row:
+    """A row of time."""
+    return Row(name, f"{number:.3f} s", number)
+
+
+def best(run: Callable[[], object], tries: int = TRIES) -> float:
+    """Seconds of the fastest of some runs, after one to warm up."""
+    run()
+    times: list[float] = []
+    for _ in range(tries):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def fresh(module: str, *arguments: str) -> dict[str, float]:
+    """Run a module in a new process; the JSON that it prints last."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MMCoreError(f"{module} failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def bench(source: str | None = None) -> list[Row]:
+    """Measure loading, reading, drawing, filming, editing, and memory.
+
+    Args:
+        source: a model folder or hub id; None is the bundled model.
+    """
+    found = fresh("mmcore.training.bench", *([source] if source else []))
+    peak = found.pop("peak memory")
+    rows = [seconds(name, number) for name, number in found.items()]
+    return [*rows, Row("peak memory", f"{peak:.0f} MB", peak), Row("threads", str(torch.get_num_threads()), 0.0)]
+
+
+def main(source: str | None) -> dict[str, float]:
+    """What the new process does."""
+    began = time.perf_counter()
+    import mmcore
+
+    found = {"import mmcore (torch not counted)": time.perf_counter() - began}
+    began = time.perf_counter()
+    model = mmcore.load(source)
+    found["load"] = time.perf_counter() - began
+    clip = model.generate_video("a red ball slides to the left")
+    found["caption of a clip"] = best(lambda: model.caption(clip))
+    found["image"] = best(lambda: model.generate_image("a red ball"))
+    found["clip of 16 frames"] = best(lambda: model.generate_video("a red ball slides to the left"))
+    found["edit of a clip"] = best(lambda: model.edit(clip, "make the ball blue"))
+    found["peak memory"] = peak_megabytes()
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1] if len(sys.argv) > 1 else None)))
