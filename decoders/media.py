@@ -53,7 +53,7 @@ def write_clip(clip: Clip, path: Path) -> Path:
             _write_av(clip, partial, suffix)
         else:
             _write_pillow(clip, partial, suffix)
-        os.replace(partial, path)
+        partial.replace(path)
     except (OSError, av.FFmpegError) as error:
         raise MMCoreError(f"{path}: cannot write: {error.strerror or error}") from error
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.conftest import noise_clip  # type: ignore[import-not-found]
 from mmcore.attention import CONTEXT, TARGET, TEXT
 from mmcore.backbone import Guidance, Native
 from mmcore.document import Document, Image, Text, Video
@@ -13,6 +12,7 @@ from mmcore.errors import MMCoreError
 from mmcore.generate import Order, SegmentEvent, Settings, StepEvent, TokenEvent, write
 from mmcore.sequence import IMAGE, VIDEO, Patches, Tokens, document_strip, pack
 from mmcore.tokenizers.pieces import document_pieces
+from tests.conftest import noise_clip  # type: ignore[import-not-found]
 
 pytestmark = pytest.mark.quick
 

@@ -6,6 +6,7 @@ import io
 import zipfile
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
@@ -17,6 +18,10 @@ from mmcore.document import Image, Video
 from mmcore.errors import MMCoreError
 from mmcore.tokenizers import media
 from mmcore.tokenizers.media import fit, read_clip
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.video.stream import VideoStream
 
 pytestmark = pytest.mark.quick
 
@@ -75,10 +80,10 @@ def test_flat_colours_stay(tmp_path: Path) -> None:
 def encode(path: Path, codec: str, pix_fmt: str, pts: list[int], rotation: int = 0, sound: bool = False) -> np.ndarray:
     frames = moving_square(len(pts))
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10)
+        stream = cast("VideoStream", container.add_stream(codec, rate=10))
         stream.width, stream.height, stream.pix_fmt = 64, 48, pix_fmt
         stream.time_base = stream.codec_context.time_base = Fraction(1, 10)
-        tone = container.add_stream("aac", rate=16000) if sound else None
+        tone = cast("AudioStream", container.add_stream("aac", rate=16000)) if sound else None
         for frame, at in zip(frames, pts, strict=True):
             made = av.VideoFrame.from_ndarray(frame, "rgb24").reformat(format=pix_fmt)
             made.pts, made.time_base = at, Fraction(1, 10)

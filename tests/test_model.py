@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import lively, noise_clip  # type: ignore[import-not-found]
 from mmcore.attention import PADDING
 from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Text, Video
@@ -15,6 +14,7 @@ from mmcore.model import MMCoreModel, Output, flow_losses
 from mmcore.sequence import Strip, document_strip, pack
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer
+from tests.conftest import lively, noise_clip  # type: ignore[import-not-found]
 
 pytestmark = pytest.mark.quick
 
@@ -38,7 +38,7 @@ def test_packed_equals_unpacked(backend: str, model, tokenizer, config, mixed) -
     total = torch.tensor([s.lengths for s in strips]).sum(0) + 3
     seq, packed = run(model, [strips, [strips[1]]], tuple(total.tolist()))
     for d, strip in enumerate(strips):
-        alone_seq, alone = run(model, [[strip]])
+        _, alone = run(model, [[strip]])
         lt, lc, _ = seq.lengths
         torch.testing.assert_close(packed.hidden[0][seq.marks.doc[0, :lt] == d], alone.hidden[0], atol=2e-5, rtol=0)
         found = packed.patches[0][seq.marks.doc[0, lt + lc :] == d]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from mmcore.backbone import Guidance
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.generate import Settings
-from mmcore.backbone import Guidance
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
@@ -189,7 +189,8 @@ def test_the_rate_rises_stays_and_falls() -> None:
 @pytest.mark.quick
 def test_rows_are_filled_without_overflow_and_the_oldest_goes_first() -> None:
     rng = np.random.default_rng(0)
-    lengths = {i: tuple(int(n) for n in rng.integers(0, (60, 70, 70))) for i in range(10, 60)}
+    drawn = {i: rng.integers(0, (60, 70, 70)) for i in range(10, 60)}
+    lengths = {i: (int(t), int(c), int(x)) for i, (t, c, x) in drawn.items()}
     rows = fill_rows(lengths, 4, (112, 148, 148))
     used = [i for row in rows for i in row]
     assert len(set(used)) == len(used) and rows[0][0] == 10
@@ -231,7 +232,7 @@ def test_wrong_recipes(changes: list[str], message: str) -> None:
 def test_recipes_are_read_and_changed(tmp_path: Path) -> None:
     recipe = load_recipe("tiny", ["steps=7", "optimizer.adam=1", "layout.room=[8, 9, 10]"])
     assert (recipe.steps, recipe.optimizer.adam, recipe.layout.room) == (7, 1.0, (8, 9, 10))
-    with pytest.raises(MMCoreError, match="no such recipe.*debug, tiny"):
+    with pytest.raises(MMCoreError, match=r"no such recipe.*debug, tiny"):
         load_recipe("none")
     (tmp_path / "bad.toml").write_text("steps = = 3")
     with pytest.raises(MMCoreError, match=r"bad.toml: cannot read"):

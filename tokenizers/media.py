@@ -18,11 +18,12 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image as PILImage
 from PIL import ImageOps, ImageSequence, UnidentifiedImageError
 
-from mmcore.document import Clip
+from mmcore.document import Clip, Image, Video
 from mmcore.errors import MMCoreError
 
 MEDIA_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .gif .webp .png .apng .jpg .jpeg .bmp .tif .tiff .ppm".split()
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".webp")
+    + (".png", ".apng", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm")
 )
 """Names that end so are taken for media files where words could stand too."""
 
@@ -193,7 +194,7 @@ def _read_pillow(path: Path, max_frames: int | None) -> tuple[list[Timed], float
     return timed, rate, clock or len(timed) / rate
 
 
-def fit(clip: Clip, size: tuple[int, int], fps: float, max_frames: int) -> Clip:
+def fit(clip: Image | Video, size: tuple[int, int], fps: float, max_frames: int) -> Image | Video:
     """A clip as a model sees it: cropped to the shape at its middle, resized, at another frame rate.
 
     Args:

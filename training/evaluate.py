@@ -103,7 +103,7 @@ def score_said(pipeline: Pipeline, turns: list[Turn]) -> tuple[list[float], floa
 
 
 def score_shown(pipeline: Pipeline, turns: list[Turn]) -> tuple[list[float], float]:
-    """PSNR of edited media, and that of media left as they are. Where something is added, its place is open: left out."""
+    """PSNR of edited media, and that of media left as they are. What adds a solid is left out: its place is open."""
     turns = [turn for turn in turns if not _adds(turn[0])]
     kind = "image" if isinstance(turns[0][1].media[0], Image) else "video"
     made = [reply.media[0].frames for reply in _replies(pipeline, turns, lambda _: kind)]
