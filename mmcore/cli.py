@@ -90,6 +90,17 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
+def parse(given: Sequence[str]) -> argparse.Namespace:
+    """Options of a command line; changes to a recipe may stand before or after them."""
+    options, rest = parser().parse_known_args(given)
+    if options.command == "train":
+        options.changes += [word for word in rest if not word.startswith("-")]
+        rest = [word for word in rest if word.startswith("-")]
+    if rest:
+        raise MMCoreError(f"unrecognized arguments: {' '.join(rest)} (see `mmcore {options.command} --help`)")
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -98,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = parser().parse_args(given)
+        options = parse(given)
         quiet()
         COMMANDS[options.command](options)
     except MMCoreError as error:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmcore.cli import main, parser
+from mmcore.cli import main, parse, parser
 from mmcore.document import Document, Image, Video
+from mmcore.errors import MMCoreError
 from mmcore.pipeline import Pipeline
 from mmcore.tokenizers.media import read_clip
 from tests.conftest import noise_clip
@@ -170,10 +171,18 @@ def test_wrong_training_recipes(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert run("train", "debug", "stepz=3", model=False) == 2
     one_line(capsys, "unknown key 'stepz'")
     assert run("train", "nothing", model=False) == 2
-    one_line(capsys, "no such recipe", "debug, tiny")
+    one_line(capsys, "no such recipe", "debug, stills, tiny")
     Path("occupied").write_text("")
     assert run("train", "debug", "--out", "occupied", model=False) == 2
     one_line(capsys, "occupied")
+
+
+def test_changes_to_a_recipe_stand_before_or_after_options() -> None:
+    for words in ("debug steps=4 --out x layout.rows=3", "debug --out x steps=4 layout.rows=3"):
+        options = parse(["train", *words.split()])
+        assert (options.out, options.changes) == ("x", ["steps=4", "layout.rows=3"])
+    with pytest.raises(MMCoreError, match="unrecognized arguments: --speed"):
+        parse(["train", "debug", "--speed", "3"])
 
 
 def test_debug_shows_the_traceback(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -103,6 +104,7 @@ def test_a_wheel_holds_only_mmcore(root: Path, tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
+    shutil.rmtree(root / "build")
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"mmcore"}

@@ -145,7 +145,7 @@ def fill_rows(lengths: dict[int, tuple[int, int, int]], rows: int, room: tuple[i
     return chosen
 
 
-def world_tokenizer(path: Path, size: int, documents: int = 3000) -> TextTokenizer:
+def world_tokenizer(path: Path, size: int, documents: int = 1000) -> TextTokenizer:
     """Train a text tokenizer on the world's words and all printable ASCII."""
     drawn = (sample_document(VALIDATION - 1 - i) for i in range(documents))
     texts = [s.text for document in drawn for s in document if isinstance(s, TextSegment)]

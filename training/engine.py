@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel
@@ -28,6 +29,20 @@ from mmcore.training.recipe import Recipe
 def rate(step: int, steps: int, warmup: int, cooldown: int) -> float:
     """Share of the learning rate at a step: up in a line, level, down in a line at the end."""
     return min(1.0, (step + 1) / max(warmup, 1), max(steps - step, 0) / max(cooldown, 1))
+
+
+@torch.no_grad()
+def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int, decay: float) -> None:
+    """Move averaged weights towards the current ones, in place.
+
+    Args:
+        averaged: the average.
+        current: the weights after a step.
+        count: how many were averaged before; while they are few the average forgets the early ones sooner.
+        decay: share of the average that stays, in the long run.
+    """
+    n = float(count)
+    torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
 
 
 class Engine:
@@ -45,7 +60,7 @@ class Engine:
         self.model = model.to(self.device)
         self.model.backend = recipe.attention
         chosen = recipe.optimizer
-        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(chosen.ema))
+        self.ema = AveragedModel(self.model, multi_avg_fn=partial(average, decay=chosen.ema))
         matrices, rest = split_parameters(self.model)
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
             Muon(matrices, lr=chosen.muon, weight_decay=chosen.weight_decay),

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 from mmcore.config import PRESETS
 from mmcore.errors import MMCoreError
 from mmcore.training.data import Layout
+from mmcore.training.world.tasks import MIXTURES
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -49,6 +50,8 @@ class Recipe:
 
     Args:
         preset: one of `mmcore.config.PRESETS`.
+        start: a run whose averaged weights and tokenizer this one begins with; "" begins from nothing.
+        mixture: one of `mmcore.training.world.tasks.MIXTURES`, where the world is the source.
         vocabulary: number of text tokens.
         steps: optimizer steps in all.
         flow_weight: weight of the flow loss beside the text loss.
@@ -66,6 +69,8 @@ class Recipe:
     """
 
     preset: str = "tiny"
+    start: str = ""
+    mixture: str = "all"
     vocabulary: int = 1024
     steps: int = 1000
     flow_weight: float = 1.0
@@ -106,6 +111,8 @@ def load_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> 
     recipe = _build(Recipe, table, str(path))
     if recipe.preset not in PRESETS:
         raise MMCoreError(f"{path}: preset must be one of {', '.join(PRESETS)}, got {recipe.preset!r}")
+    if recipe.mixture not in MIXTURES:
+        raise MMCoreError(f"{path}: mixture must be one of {', '.join(MIXTURES)}, got {recipe.mixture!r}")
     return recipe
 
 

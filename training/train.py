@@ -14,16 +14,18 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel, flow_losses
 from mmcore.training.data import DataState, PackedBatches, Source, step_generator, world_tokenizer
-from mmcore.training.engine import Engine
+from mmcore.training.engine import Engine, load_weights
 from mmcore.training.recipe import Recipe
 from mmcore.training.world.tasks import sample_document
 
@@ -34,7 +36,7 @@ Report = dict[str, float]
 def train(
     recipe: Recipe,
     folder: Path,
-    source: Source = sample_document,
+    source: Source | None = None,
     workers: int = 1,
     on_sample: Callable[[Engine, Path], None] | None = None,
 ) -> Engine:
@@ -43,13 +45,14 @@ def train(
     Args:
         recipe: what to do.
         folder: the run's folder.
-        source: documents by index.
+        source: documents by index; None is the world, by the recipe's mixture.
         workers: processes that make batches beside the training: 0 or 1.
         on_sample: called every `sample_every` steps with the engine and a path to write to.
     Returns:
         The engine, trained.
     Raises:
-        MMCoreError: the folder cannot be written, or its checkpoint is broken or of another recipe.
+        MMCoreError: the folder cannot be written, or its checkpoint is broken or of another recipe, or the run
+            that it starts from has come to nothing.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,16 +60,20 @@ def train(
     except OSError as error:
         raise MMCoreError(f"{folder}: cannot write the run: {error.strerror}; choose another with --out") from error
     tokenizer = folder / "tokenizer.model"
-    if not tokenizer.exists():
-        world_tokenizer(tokenizer, recipe.vocabulary)
     torch.manual_seed(recipe.seed)
     config = MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
-    engine = Engine(MMCoreModel(config), recipe)
+    model = MMCoreModel(config)
+    if recipe.start:
+        begin_from(model, Path(recipe.start), tokenizer)
+    if not tokenizer.exists():
+        world_tokenizer(tokenizer, recipe.vocabulary)
+    engine = Engine(model, recipe)
     state, samples = DataState(), 0
     if (checkpoint := folder / "checkpoint").exists():
         engine.load(checkpoint)
         position = json.loads((checkpoint / "data.json").read_text())
         state, samples = DataState(position["next"], tuple(position["waiting"])), position["samples"]
+    source = source or partial(sample_document, mixture=recipe.mixture)
     batches = PackedBatches(source, tokenizer, config.patch, recipe.layout, state, recipe.seed)
     began, seen = time.perf_counter(), 0
     with (
@@ -90,6 +97,16 @@ def train(
             if on_sample and recipe.sample_every and engine.done % recipe.sample_every == 0:
                 on_sample(engine, folder / "samples" / f"{engine.done:06d}.png")
     return engine
+
+
+def begin_from(model: MMCoreModel, run: Path, tokenizer: Path) -> None:
+    """Put another run's averaged weights into a model, and its tokenizer into place."""
+    try:
+        load_weights(model, run / "checkpoint" / "ema")
+        shutil.copyfile(run / "tokenizer.model", tokenizer)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MMCoreError(f"{run}: cannot start from this run: {reason}; train it first, or change start=") from error
 
 
 def train_step(engine: Engine, batch) -> Report:
