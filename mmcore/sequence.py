@@ -117,15 +117,20 @@ class Strip:
         self.position += n
 
     def visual(self, patches: Patches, kind: int, hide: int = TARGET) -> None:
-        """Append a visual span (level position, then patches) without moving on: its other copy may follow."""
+        """Append a visual span (level position, then patches) without moving on: its other copy may follow.
+
+        Time goes on from the text; rows and columns are those of the grid, so that the same place in two media is at
+        distance 0 whatever stands between them.
+        """
         coords = np.concatenate((np.zeros((1, 3), int), 1 + patch_coords(patches.grid)))
-        self.lanes[kind].extend(np.full(len(coords), self.span), self.position + coords, hide | TARGET)
+        coords[:, 0] += self.position
+        self.lanes[kind].extend(np.full(len(coords), self.span), coords, hide | TARGET)
         self.patches[kind].append(patches)
         self.span += 1
 
     def advance(self, grid: Grid) -> None:
-        """Move on past a visual span: the next text goes on from its largest coordinate."""
-        self.position += 1 + max(grid)
+        """Move on past a visual span: the next text goes on from its last frame."""
+        self.position += 1 + grid[0]
 
 
 def document_strip(

@@ -8,6 +8,7 @@ Shapes: `T` frames, `Y X` rows and columns of rays.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -96,12 +97,6 @@ def background(backdrop: str, seen: View) -> np.ndarray:
     )
 
 
-def light_direction(azimuth: float) -> np.ndarray:
-    """(3,) unit vector towards the light."""
-    light = np.array([np.sin(azimuth), LIGHT_HEIGHT, -np.cos(azimuth)], np.float32)
-    return light / np.linalg.norm(light)
-
-
 def hit(shape: str, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where rays meet a solid of size 1 that stands on the origin.
 
@@ -150,31 +145,65 @@ def hit(shape: str, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, n
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A solid at one moment.
+
+    Args:
+        shape: one of `scene.SHAPES`.
+        colour: one of `scene.COLOURS`.
+        x: centre, to the right.
+        y: height of the base above the ground.
+        z: centre, away from the camera.
+        radius: its size; 0 where it is not there.
+    """
+
+    shape: str
+    colour: str
+    x: float
+    y: float
+    z: float
+    radius: float
+
+
+@dataclass(frozen=True)
+class Light:
+    """Where light comes from and how bright it is; see `scene.Scene`."""
+
+    azimuth: float
+    gain: float
+
+    @property
+    def direction(self) -> np.ndarray:
+        """(3,) unit vector towards the light."""
+        towards = np.array([np.sin(self.azimuth), LIGHT_HEIGHT, -np.cos(self.azimuth)], np.float32)
+        return towards / np.linalg.norm(towards)
+
+
+@dataclass(frozen=True)
 class Sprite:
-    """A solid as seen at one moment: which rays of a rectangle it stops, and their colours."""
+    """A solid as it is seen: which rays of a rectangle it stops, their colours, and how far away it is."""
 
     where: tuple[slice, slice]
     mask: np.ndarray
     colour: np.ndarray
+    z: float
 
 
-def sprite(solid: Solid, at: tuple[float, float, float, float], scene: Scene, seen: View) -> Sprite | None:
-    """Cast rays at a solid at (x, y, z, scale); None where it is not to be seen."""
-    x, y, z, scale = at
-    size = SIZES[solid.size] * scale
+def sprite(solid: Placed, light: Light, seen: View) -> Sprite | None:
+    """Cast rays at a solid; None where it is not to be seen."""
+    size = solid.radius
     if size <= 0:
         return None
-    where = _rectangle((x, y + size, z), BOUND * size, seen)
+    where = _rectangle((solid.x, solid.y + size, solid.z), BOUND * size, seen)
     rays = seen.rays[where]
-    origin = (np.array([-x, EYE_HEIGHT - y, -EYE - z]) / size).astype(np.float32)
+    origin = (np.array([-solid.x, EYE_HEIGHT - solid.y, -EYE - solid.z]) / size).astype(np.float32)
     mask, t, normal = hit(solid.shape, origin, rays)
     normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
-    light = light_direction(scene.light)
-    diffuse = np.maximum(normal @ light, 0)
-    shine = np.maximum(((2 * diffuse[..., None] * normal - light) * -rays).sum(-1), 0) ** 24
+    diffuse = np.maximum(normal @ light.direction, 0)
+    shine = np.maximum(((2 * diffuse[..., None] * normal - light.direction) * -rays).sum(-1), 0) ** 24
     base = np.array(COLOURS[solid.colour], np.float32) / 255
-    colour = scene.gain * (base * (AMBIENT + DIFFUSE * diffuse)[..., None] + SPECULAR * shine[..., None])
-    return Sprite(where, mask & (t > 0), colour)
+    colour = light.gain * (base * (AMBIENT + DIFFUSE * diffuse)[..., None] + SPECULAR * shine[..., None])
+    return Sprite(where, mask & (t > 0), colour, solid.z)
 
 
 def _rectangle(centre: tuple[float, float, float], radius: float, seen: View) -> tuple[slice, slice]:
@@ -193,19 +222,63 @@ def _rectangle(centre: tuple[float, float, float], radius: float, seen: View) ->
     return slice(top, max(int(v + reach) + 2, top)), slice(left, max(int(u + reach) + 2, left))
 
 
-def shade_ground(picture: np.ndarray, solids: tuple[Solid, ...], paths: list[Path], f: int, light: float, seen: View):
-    """Darken the ground below the solids, softly, in place."""
-    direction = light_direction(light)
-    for solid, p in zip(solids, paths, strict=True):
-        size = SIZES[solid.size] * p.scale[f]
-        if size <= 0:
-            continue
-        lift = (p.y[f] + 0.5 * size) / direction[1]
-        x, z = p.x[f] - direction[0] * lift, p.z[f] - direction[2] * lift
-        where = _rectangle((x, 0.0, z), 1.8 * size, seen)
-        far = np.hypot(seen.x[where] - x, seen.z[where] - z) / size
-        soft = np.clip((1.45 - far) / 0.9, 0, 1) * seen.ground[where]
-        picture[where] *= (1 - SHADOW / (1 + p.y[f]) * soft)[..., None]
+def shade_ground(picture: np.ndarray, solid: Placed, light: Light, seen: View) -> None:
+    """Darken the ground below a solid, softly, in place."""
+    size = solid.radius
+    if size <= 0:
+        return
+    direction = light.direction
+    lift = (solid.y + 0.5 * size) / direction[1]
+    x, z = solid.x - direction[0] * lift, solid.z - direction[2] * lift
+    where = _rectangle((x, 0.0, z), 1.8 * size, seen)
+    far = np.hypot(seen.x[where] - x, seen.z[where] - z) / size
+    soft = np.clip((1.45 - far) / 0.9, 0, 1) * seen.ground[where]
+    picture[where] *= (1 - SHADOW / (1 + solid.y) * soft)[..., None]
+
+
+def compose(back: np.ndarray, solids: Sequence[Placed], sprites: Sequence[Sprite | None], light: Light) -> np.ndarray:
+    """One picture.
+
+    Args:
+        back: (RAYS Y, RAYS X, 3) float32, the empty backdrop under its light.
+        solids: what casts shadows.
+        sprites: what is painted over them, from far to near.
+        light: where shadows fall.
+    Returns:
+        (Y, X, 3) uint8.
+    """
+    seen = view((back.shape[0] // RAYS, back.shape[1] // RAYS))
+    picture = back.copy()
+    for solid in solids:
+        shade_ground(picture, solid, light, seen)
+    for drawn in sorted((s for s in sprites if s is not None), key=lambda s: -s.z):
+        np.copyto(picture[drawn.where], drawn.colour, where=drawn.mask[..., None])
+    mean = sum(picture[i::RAYS, j::RAYS] for i in range(RAYS) for j in range(RAYS)) * np.float32(255 / RAYS**2)
+    return np.clip(mean + np.float32(0.5), 0, 255).astype(np.uint8)
+
+
+def placed(solid: Solid, way: Path, f: int) -> Placed:
+    """A solid where its path has it at moment f."""
+    radius = SIZES[solid.size] * way.scale[f]
+    return Placed(solid.shape, solid.colour, way.x[f], way.y[f], way.z[f], radius)
+
+
+def render_moments(scene: Scene, s: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Draw a scene at moments s (T,) in [0, 1]: (T, height, width, 3) uint8."""
+    seen, light = view(size), Light(scene.light, scene.gain)
+    back = background(scene.backdrop, seen) * scene.gain
+    paths = [path(solid, s) for solid in scene.solids]
+    resting = {
+        i: sprite(placed(solid, paths[i], 0), light, seen)
+        for i, solid in enumerate(scene.solids)
+        if solid.motion == "still"
+    }
+    clip = np.empty((len(s), *size, 3), np.uint8)
+    for f in range(len(s)):
+        now = [placed(solid, way, f) for solid, way in zip(scene.solids, paths, strict=True)]
+        sprites = [resting[i] if i in resting else sprite(solid, light, seen) for i, solid in enumerate(now)]
+        clip[f] = compose(back, now, sprites, light)
+    return clip
 
 
 def render(scene: Scene, frames: int = 16, size: tuple[int, int] = (64, 64)) -> np.ndarray:
@@ -218,25 +291,4 @@ def render(scene: Scene, frames: int = 16, size: tuple[int, int] = (64, 64)) -> 
     Returns:
         (T, height, width, 3) uint8 sRGB.
     """
-    seen = view(size)
-    back = background(scene.backdrop, seen) * scene.gain
-    s = moments(frames)
-    paths = [path(solid, s) for solid in scene.solids]
-    resting: dict[int, Sprite | None] = {}
-    clip = np.empty((frames, *size, 3), np.uint8)
-    for f in range(frames):
-        picture = back.copy()
-        shade_ground(picture, scene.solids, paths, f, scene.light, seen)
-        for i in sorted(range(len(paths)), key=lambda i: -paths[i].z[f]):
-            p, solid = paths[i], scene.solids[i]
-            if i in resting:
-                drawn = resting[i]
-            else:
-                drawn = sprite(solid, (p.x[f], p.y[f], p.z[f], p.scale[f]), scene, seen)
-                if solid.motion == "still":
-                    resting[i] = drawn
-            if drawn is not None:
-                np.copyto(picture[drawn.where], drawn.colour, where=drawn.mask[..., None])
-        mean = sum(picture[i::RAYS, j::RAYS] for i in range(RAYS) for j in range(RAYS)) * np.float32(255 / RAYS**2)
-        clip[f] = np.clip(mean + np.float32(0.5), 0, 255)
-    return clip
+    return render_moments(scene, moments(frames), size)

@@ -18,6 +18,7 @@ from mmcore.training.world.edits import animate, sample_edit
 from mmcore.training.world.language import ask_caption, caption, casual, question, request
 from mmcore.training.world.render import render
 from mmcore.training.world.scene import Scene, sample_scene
+from mmcore.training.world.wear import worn
 
 FRAMES, FPS, SIZE = 16, 8.0, (64, 64)
 
@@ -34,11 +35,15 @@ class Shown:
         """What is to be seen."""
         return caption(self.scene, self.clip)
 
-    def medium(self, learn: bool) -> Image | Video:
-        """Drawn or filmed."""
-        if self.clip:
-            return Video(render(self.scene, FRAMES, SIZE), FPS, learn)
-        return Image(render(self.scene, 1, SIZE), FPS, learn)
+    def written(self) -> Image | Video:
+        """Drawn or filmed, as the model is to write it."""
+        frames = render(self.scene, FRAMES if self.clip else 1, SIZE)
+        return (Video if self.clip else Image)(frames, FPS, True)
+
+    def given(self, rng: np.random.Generator) -> Image | Video:
+        """The same as somebody sends it."""
+        medium = self.written()
+        return replace(medium, frames=worn(rng, medium.frames), learn=False)
 
 
 def draw(rng: np.random.Generator, clip: bool) -> Shown:
@@ -58,27 +63,27 @@ def _given(rng: np.random.Generator, medium: Segment, words: str) -> tuple[Segme
 
 def _with_sentence(shown: Shown) -> tuple[Segment, ...]:
     """A medium with a sentence that says what it shows: the answer to who asked politely."""
-    return Text(f"here it is: {shown.caption}", True), shown.medium(learn=True)
+    return Text(f"here it is: {shown.caption}", True), shown.written()
 
 
 def write_medium(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
     """Words to a picture or a clip."""
     shown, polite = draw(rng, clip), bool(rng.random() < 0.15)
     asked = _user(rng, request(rng, shown.scene, clip, polite))
-    return (asked, *(_with_sentence(shown) if polite else (shown.medium(learn=True),)))
+    return (asked, *(_with_sentence(shown) if polite else (shown.written(),)))
 
 
 def describe(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
     """A picture or a clip to words."""
     shown = draw(rng, clip)
-    return *_given(rng, shown.medium(learn=False), ask_caption(rng)), Text(shown.caption, True)
+    return *_given(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)
 
 
 def answer(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
     """One to three questions about a picture or a clip."""
     shown = draw(rng, clip)
     asked, said = question(rng, shown.scene, clip)
-    segments = [*_given(rng, shown.medium(learn=False), asked), Text(said, True)]
+    segments = [*_given(rng, shown.given(rng), asked), Text(said, True)]
     for _ in range(int(rng.integers(3))):
         asked, said = question(rng, shown.scene, clip)
         segments += [_user(rng, asked), Text(said, True)]
@@ -90,8 +95,8 @@ def edit(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
     shown = draw(rng, clip)
     change = sample_edit(rng, shown.scene, clip)
     return (
-        *_given(rng, shown.medium(learn=False), change.instruction),
-        Shown(change.scene, clip).medium(learn=True),
+        *_given(rng, shown.given(rng), change.instruction),
+        Shown(change.scene, clip).written(),
     )
 
 
@@ -101,8 +106,8 @@ def image_to_video(rng: np.random.Generator, _: bool) -> tuple[Segment, ...]:
         change = animate(rng, sample_scene(rng, moving=False))
         if change is not None:
             break
-    first = Image(render(change.scene, FRAMES, SIZE)[:1], FPS)
-    return *_given(rng, first, change.instruction), Shown(change.scene, True).medium(learn=True)
+    first = Image(worn(rng, render(change.scene, FRAMES, SIZE)[:1]), FPS)
+    return *_given(rng, first, change.instruction), Shown(change.scene, True).written()
 
 
 def chat(rng: np.random.Generator, _: bool) -> tuple[Segment, ...]:
@@ -115,7 +120,7 @@ def chat(rng: np.random.Generator, _: bool) -> tuple[Segment, ...]:
             kind = "question"
         if kind == "new" and rng.random() < 0.25:
             shown = draw(rng, bool(rng.random() < 0.5))
-            segments += [*_given(rng, shown.medium(False), ask_caption(rng)), Text(shown.caption, True)]
+            segments += [*_given(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)]
             seen.append(shown)
         elif kind == "new":
             shown = draw(rng, bool(rng.random() < 0.5))
