@@ -24,6 +24,8 @@ class MMCoreConfig(PretrainedConfig):
         ff_width: hidden width of each feed-forward.
         patch: (frames, rows, columns) of one spacetime patch.
         bottleneck: width of the linear bottleneck through which pixel patches enter (JiT, arXiv 2511.13720).
+        embedding_scale: what token embeddings are multiplied by on their way in (as Gemma, arXiv 2403.08295), so that what a
+            block adds does not drown them: the head, tied to them, wants them small.
         rope_theta: base of the rotary frequencies.
         context_length: most positions that one document may take, context and the segment being written together.
         frames: frames of a clip that nobody asked another length for.
@@ -44,6 +46,7 @@ class MMCoreConfig(PretrainedConfig):
         ff_width: int = 704,
         patch: tuple[int, int, int] = (4, 16, 16),
         bottleneck: int = 128,
+        embedding_scale: float = 16.0,
         rope_theta: float = 1000.0,
         context_length: int = 4096,
         frames: int = 16,
@@ -64,6 +67,7 @@ class MMCoreConfig(PretrainedConfig):
         self.ff_width = ff_width
         self.patch = (patch[0], patch[1], patch[2])
         self.bottleneck = bottleneck
+        self.embedding_scale = embedding_scale
         self.rope_theta = rope_theta
         self.context_length = context_length
         self.frames = frames

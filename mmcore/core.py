@@ -26,7 +26,7 @@ LEVEL_WAVES = 32
 
 
 class PatchIn(nn.Module):
-    """Patches, their place in the grid, and noise levels as positions of the core."""
+    """Patches with their place in the grid and their noise level, and the noise level alone, as positions."""
 
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
@@ -47,10 +47,10 @@ class PatchIn(nn.Module):
         """
         dtype = self.down.weight.dtype
         place = self.grid(sinusoids(grid, GRID_WAVES, 32, 4).flatten(-2).to(dtype))
-        patch = self.up(self.down(patches.to(dtype))) + place
         waves = sinusoids(level, LEVEL_WAVES, 2, 0.02).to(dtype)
         noise = self.level_out(nn.functional.silu(self.level_in(waves)))
-        return torch.where(is_level[..., None], noise, patch)
+        patch = self.up(self.down(patches.to(dtype))) + place
+        return torch.where(is_level[..., None], 0, patch) + noise
 
 
 class Block(nn.Module):

@@ -106,10 +106,10 @@ class MMCoreModel(PreTrainedModel):
         """
         lt, lc, lx = seq.lengths
         dtype = self._compute_dtype()
-        x = torch.cat((self.embedding(seq.ids), self.patch_in(seq.patches, seq.grid, seq.level, seq.is_level)), 1).to(
-            dtype
-        )  # (B, L, D)
         config = self.config
+        text = config.embedding_scale * self.embedding(seq.ids)
+        visual = self.patch_in(seq.patches, seq.grid, seq.level, seq.is_level)
+        x = torch.cat((text, visual), 1).to(dtype)  # (B, L, D)
         rope = rotary_angles(seq.coords, config.head_width, config.rope_theta)
         marks = seq.marks if cache is None else cache.joined(seq.marks)
         mask = make_mask(seq.marks, marks, dtype, self.backend)

@@ -47,10 +47,11 @@ def test_a_document_by_hand() -> None:
     assert strip.ids == [START, 20, 21, REPLY, VIDEO, closer, 22, END]
     assert strip.labels == [IGNORE, IGNORE, IGNORE, VIDEO, IGNORE, 22, END, IGNORE]
     seq = pack([[strip]], WIDTH)
-    # The opener is at 4, the level position at 5, patches at 6 + (t, y, x), the closer goes on from the largest.
+    # The opener is at 4, the level position at time 5, patches from time 6 on at their rows and columns, and the closer
+    # follows the last frame.
     assert seq.coords[0, :8, 0].tolist() == [0, 1, 2, 3, 4, 8, 9, 10]
-    assert seq.coords[0, 8].tolist() == [5, 5, 5]
-    assert seq.coords[0, 9:17].tolist() == [[6 + t, 6 + y, 6 + x] for t in (0, 1) for y in (0, 1) for x in (0, 1)]
+    assert seq.coords[0, 8].tolist() == [5, 0, 0]
+    assert seq.coords[0, 9:17].tolist() == [[6 + t, 1 + y, 1 + x] for t in (0, 1) for y in (0, 1) for x in (0, 1)]
     assert torch.equal(seq.coords[0, 8:17], seq.coords[0, 17:26]), "context and target copies share positions"
     assert torch.equal(seq.target_patches[0, 1:], clip.values)
     assert torch.equal(seq.patches[0, 1:9], clip.values)
@@ -84,9 +85,9 @@ def test_every_learnt_token_is_predicted_once_and_nothing_else(document: list[Pi
 @settings(max_examples=60, deadline=None)
 @given(pieces())
 def test_positions_never_go_back(document: list[Piece]) -> None:
-    """In reading order the first coordinate of each span rises, and no span begins inside an earlier one."""
+    """In reading order time rises from span to span, and no span begins inside an earlier one."""
     seq = pack([[document_strip(document)]], WIDTH)
-    span, coords = seq.marks.span[0], seq.coords[0]
+    span, coords = seq.marks.span[0], seq.coords[0, :, 0]
     reach = -1
     for s in range(int(span.max()) + 1):
         own = coords[span == s]

@@ -150,7 +150,6 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 
 def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices inside blocks, which Muon steps, and everything else."""
-    inside = [p for part in (model.core.blocks, model.decoder.blocks) for p in part.parameters() if p.ndim == 2]
-    chosen = set(inside)
-    return inside, [p for p in model.parameters() if p not in chosen]
+    """Matrices that take one vector to another, which Muon steps, and the rest: norms and the embedding."""
+    chosen = {p for p in model.parameters() if p.ndim == 2} - {model.embedding.weight}
+    return [p for p in model.parameters() if p in chosen], [p for p in model.parameters() if p not in chosen]

@@ -2,32 +2,37 @@
 
     scores = evaluate(mmcore.load(), count=30); print(table(scores))
 
-Two kinds of score, neither of which a fluent wrong answer can raise:
+An answer is right or wrong, whole, and nothing that writes well can talk its way past:
 
-- *said*: the share of answers and captions equal to the truth, word for word. The baseline is the commonest truth.
-- *shown*: for edits, whose result is known to the pixel, the PSNR in dB of what the model made, averaged over
-  documents. The baseline leaves the medium as it is.
+- words are right if they are the true ones, word for word;
+- a picture or a clip is right if `world.readout` reads from its pixels what was asked for: every solid with its shape,
+  colour, size and motion, in the order asked for, before the right backdrop, and no other solid;
+- a reply is of the right kind if it is made of words, pictures and clips as the true one is, no more and no fewer.
+
+Beside each share stand its 95 % interval (Wilson 1927), the floor (how often the readout reads the true render right)
+and a trivial baseline: for words the commonest truth, for media another document's true medium. Edits whose result is
+known to the pixel are also given in dB of PSNR, beside that of leaving the medium as it is.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 
 import numpy as np
 from tqdm import tqdm
 
-from mmcore.document import Document, Image, Text
+from mmcore.document import Document, Text
 from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
 from mmcore.training.data import VALIDATION
-from mmcore.training.world.tasks import sample_document
+from mmcore.training.world.readout import read_scene
+from mmcore.training.world.tasks import TASKS, Example, Shown, sample_example
 
-SAID = ("image to text", "video to text", "image question", "video question")
-SHOWN = ("image edit", "video edit")
 BATCH = 8
 
 
@@ -37,19 +42,62 @@ class Score:
 
     Args:
         task: what was asked.
-        measure: "exact" (share in [0, 1]) or "psnr" (dB).
+        measure: "right" (share in [0, 1]), "right kind" (the same) or "psnr" (dB).
         value: the model's.
-        error: its standard error.
-        baseline: that of a trivial answer.
-        count: documents.
+        low: lower end of the 95 % interval.
+        high: its upper end.
+        floor: what the ruler gives to the truth; None where that is certain.
+        baseline: what a trivial answer gets.
+        count: how many were scored.
     """
 
     task: str
     measure: str
     value: float
-    error: float
-    baseline: float
+    low: float
+    high: float
+    floor: float | None
+    baseline: float | None
     count: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One reply to be written.
+
+    Args:
+        asked: all that comes before it, as it truly was.
+        true: the true reply.
+        shown: what the true reply's media show.
+    """
+
+    asked: Document
+    true: Document
+    shown: tuple[Shown, ...]
+
+
+def turns(example: Example) -> list[Turn]:
+    """Every reply of a document, with what comes before it."""
+    segments, shown = example.document.segments, list(example.shown)
+    found: list[Turn] = []
+    begin = 0
+    while any(s.learn for s in segments[begin:]):
+        first = next(i for i in range(begin, len(segments)) if segments[i].learn)
+        end = next((i for i in range(first, len(segments)) if not segments[i].learn), len(segments))
+        true = Document(segments[first:end])
+        media, shown = shown[: len(true.media)], shown[len(true.media) :]
+        found.append(Turn(Document(segments[:first]), true, tuple(media)))
+        begin = end
+    return found
+
+
+def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share."""
+    share = right / count
+    middle = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -58,57 +106,99 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 99.0 if mean == 0 else 10 * math.log10(255**2 / mean)
 
 
-def evaluate(pipeline: Pipeline, count: int, progress: bool = True) -> list[Score]:
+def kinds(document: Document) -> list[str]:
+    """What a reply is made of."""
+    return [type(segment).__name__ for segment in document]
+
+
+def shows(frames: np.ndarray, shown: Shown) -> bool:
+    """Whether frames show what was asked for."""
+    return shown.told(read_scene(frames).scene) == shown.told(shown.scene)
+
+
+def is_right(turn: Turn, reply: Document) -> bool:
+    """Whether a reply is of the right kind, and its media show, or else its words say, the truth."""
+    if kinds(reply) != kinds(turn.true):
+        return False
+    if not turn.shown:
+        return reply.text == turn.true.text
+    return all(shows(made.frames, shown) for made, shown in zip(reply.media, turn.shown, strict=True))
+
+
+def replies(pipeline: Pipeline, asked: Sequence[Turn], seed: int) -> list[Document]:
+    """What the model answers, deciding for itself with what."""
+    requests = [Request(turn.asked, seed=seed + i) for i, turn in enumerate(asked)]
+    batches = [requests[i : i + BATCH] for i in range(0, len(requests), BATCH)]
+    return [reply.document for batch in batches for reply in pipeline.reply(batch, progress=False)]
+
+
+def evaluate(pipeline: Pipeline, count: int, tasks: Sequence[str] = tuple(TASKS), progress: bool = True) -> list[Score]:
     """Score a model.
 
     Args:
         pipeline: the model.
         count: documents for each task; always the same ones.
+        tasks: which of `world.tasks.TASKS`.
         progress: whether to show a bar on a terminal.
     """
-    tasks = (*((t, "exact", score_said) for t in SAID), *((t, "psnr", score_shown) for t in SHOWN))
     scores: list[Score] = []
-    for task, measure, score in tqdm(tasks, disable=None if progress else True, leave=False, unit="task"):
-        documents = [sample_document(VALIDATION + i, task) for i in range(count)]
-        values, baseline = score(pipeline, [first_turn(d) for d in documents])
-        spread = float(np.std(values)) / math.sqrt(count)
-        scores.append(Score(task, measure, fmean(values), spread, baseline, count))
-    return scores
+    of_kind: list[bool] = []
+    for task in tqdm(tasks, disable=None if progress else True, leave=False, unit="task"):
+        documents = [turns(sample_example(VALIDATION + i, task)) for i in range(count)]
+        if task != "chat":
+            documents = [document[:1] for document in documents]
+        asked = [turn for document in documents for turn in document]
+        made = replies(pipeline, asked, seed=0)
+        of_kind += [kinds(reply) == kinds(turn.true) for reply, turn in zip(made, asked, strict=True)]
+        verdicts = iter([is_right(turn, reply) for reply, turn in zip(made, asked, strict=True)])
+        right = [all(list(islice(verdicts, len(document)))) for document in documents]
+        scores.append(share(task, "right", right, floor(documents), baseline(documents)))
+        if task.endswith("edit"):
+            scores.append(closeness(task, asked, made))
+    return [*scores, share("all of these", "right kind", of_kind, None, None)]
 
 
-Turn = tuple[Document, Document]
-"""What is asked, and the true answer."""
+def share(task: str, measure: str, right: Sequence[bool], top: float | None, trivial: float | None) -> Score:
+    """A row for a share of right answers."""
+    low, high = wilson(sum(right), len(right))
+    return Score(task, measure, fmean(right), low, high, top, trivial, len(right))
 
 
-def first_turn(document: Document) -> Turn:
-    """The first question of a document with its answer."""
-    learnt = [s.learn for s in document]
-    begin = learnt.index(True)
-    end = learnt.index(False, begin) if False in learnt[begin:] else len(learnt)
-    return Document(document.segments[:begin]), Document(document.segments[begin:end])
+def floor(documents: Sequence[Sequence[Turn]]) -> float | None:
+    """How often the true media are found to be right."""
+    if not any(turn.shown for document in documents for turn in document):
+        return None
+    return fmean(all(is_right(turn, turn.true) for turn in document) for document in documents)
 
 
-def _replies(pipeline: Pipeline, turns: list[Turn], want: Callable[[Turn], str]) -> list[Document]:
-    requests = [Request(asked, want((asked, true)), seed=i) for i, (asked, true) in enumerate(turns)]
-    batches = [requests[i : i + BATCH] for i in range(0, len(requests), BATCH)]
-    return [reply.document for batch in batches for reply in pipeline.reply(batch, progress=False)]
+def baseline(documents: Sequence[Sequence[Turn]]) -> float:
+    """How often a trivial answer would be right in every turn."""
+    said = Counter(turn.true.text for document in documents for turn in document if not turn.shown)
+    commonest = said.most_common(1)[0][0] if said else ""
+    others = [shown for document in documents for turn in document for shown in turn.shown]
+
+    def lucky(turn: Turn) -> bool:
+        if not turn.shown:
+            return turn.true.text == commonest
+        other = others[(others.index(turn.shown[0]) + 1) % len(others)]
+        return all(
+            shown.clip == other.clip and shown.told(other.scene) == shown.told(shown.scene) for shown in turn.shown
+        )
+
+    return fmean(all(lucky(turn) for turn in document) for document in documents)
 
 
-def score_said(pipeline: Pipeline, turns: list[Turn]) -> tuple[list[float], float]:
-    """Exact matches, and how often the commonest truth would have been one."""
-    said = [reply.text for reply in _replies(pipeline, turns, lambda _: "text")]
-    truths = [true.text for _, true in turns]
-    values = [float(a == b) for a, b in zip(said, truths, strict=True)]
-    return values, Counter(truths).most_common(1)[0][1] / len(truths)
-
-
-def score_shown(pipeline: Pipeline, turns: list[Turn]) -> tuple[list[float], float]:
-    """PSNR of edited media, and that of media left as they are. What adds a solid is left out: its place is open."""
-    turns = [turn for turn in turns if not _adds(turn[0])]
-    kind = "image" if isinstance(turns[0][1].media[0], Image) else "video"
-    made = [reply.media[0].frames for reply in _replies(pipeline, turns, lambda _: kind)]
-    values = [psnr(m, true.media[0].frames) for m, (_, true) in zip(made, turns, strict=True)]
-    return values, fmean(psnr(asked.media[0].frames, true.media[0].frames) for asked, true in turns)
+def closeness(task: str, asked: Sequence[Turn], made: Sequence[Document]) -> Score:
+    """PSNR of edited media. What adds a solid is left out, since its place is open; a missing medium gets 0 dB."""
+    pairs = [(turn, reply) for turn, reply in zip(asked, made, strict=True) if not _adds(turn.asked)]
+    values = [
+        psnr(reply.media[0].frames, turn.true.media[0].frames) if kinds(reply) == kinds(turn.true) else 0.0
+        for turn, reply in pairs
+    ]
+    error = 1.96 * float(np.std(values)) / math.sqrt(len(values))
+    left = fmean(psnr(turn.asked.media[0].frames, turn.true.media[0].frames) for turn, _ in pairs)
+    mean = fmean(values)
+    return Score(task, "psnr", mean, mean - error, mean + error, None, left, len(values))
 
 
 def _adds(asked: Document) -> bool:
@@ -116,10 +206,11 @@ def _adds(asked: Document) -> bool:
     return words.startswith(("add ", "put a"))
 
 
-def table(scores: list[Score]) -> str:
+def table(scores: Sequence[Score]) -> str:
     """The report."""
-    lines = [f"{'task':16} {'measure':8} {'model':>14} {'baseline':>9} {'count':>6}"]
+    lines = [f"{'task':16} {'measure':11} {'model':>6} {'95 % interval':>15} {'floor':>6} {'baseline':>9} {'count':>6}"]
     for s in scores:
-        value = f"{s.value:.2f} ± {s.error:.2f}"
-        lines.append(f"{s.task:16} {s.measure:8} {value:>14} {s.baseline:9.2f} {s.count:6}")
+        interval = f"[{s.low:.2f}, {s.high:.2f}]"
+        top, trivial = ("" if v is None else f"{v:.2f}" for v in (s.floor, s.baseline))
+        lines.append(f"{s.task:16} {s.measure:11} {s.value:6.2f} {interval:>15} {top:>6} {trivial:>9} {s.count:6}")
     return "\n".join(lines)

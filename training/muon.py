@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrix is made orthogonal before each step, for the matrices inside blocks.
+"""Muon: momentum whose matrix is made orthogonal before each step, for all matrices but embeddings.
 
 K. Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024). `torch.optim.Muon` goes through one matrix
 at a time; here all matrices of one shape are stacked, which makes a step of many small ones several times cheaper.

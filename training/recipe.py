@@ -26,9 +26,9 @@ class Optimizer:
     """Learning rates and what goes with them.
 
     Args:
-        muon: learning rate of the matrices inside blocks.
+        muon: learning rate of the matrices, the embedding aside.
         adam: learning rate of everything else.
-        weight_decay: of the matrices inside blocks, times the learning rate.
+        weight_decay: of the same matrices, times the learning rate.
         warmup: steps over which the rates rise.
         cooldown: steps over which they fall to nothing at the end.
         clip: the largest norm of the gradient.

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors import SafetensorError
@@ -76,6 +77,7 @@ def train(
     source = source or partial(sample_document, mixture=recipe.mixture)
     batches = PackedBatches(source, tokenizer, config.patch, recipe.layout, state, recipe.seed)
     began, seen = time.perf_counter(), 0
+    recent: list[Report] = []
     with (
         (folder / "log.jsonl").open("a") as log,
         tqdm(total=recipe.steps, initial=engine.done, disable=None, unit="step") as bar,
@@ -83,14 +85,16 @@ def train(
         for batch, state in batches.loader(workers):
             if engine.done >= recipe.steps:
                 break
-            report = train_step(engine, batch.to(engine.device))
+            recent.append(train_step(engine, batch.to(engine.device)))
             drawn = int(batch.marks.doc.amax(1).add(1).sum())
             samples, seen = samples + drawn, seen + drawn
             bar.update()
             if engine.done % recipe.log_every == 0:
+                report: Report = {key: fmean(step[key] for step in recent) for key in recent[0]}
                 report |= {"samples": samples, "samples_per_s": seen / (time.perf_counter() - began)}
-                log.write(json.dumps({k: round(v, 5) for k, v in report.items()}) + "\n")
+                log.write(json.dumps({"step": engine.done} | {k: round(v, 5) for k, v in report.items()}) + "\n")
                 log.flush()
+                recent = []
                 bar.set_postfix(text=f"{report['text']:.3f}", flow=f"{report['flow']:.4f}")
             if engine.done % recipe.save_every == 0 or engine.done == recipe.steps:
                 save_checkpoint(engine, state, samples, checkpoint)
@@ -110,14 +114,14 @@ def begin_from(model: MMCoreModel, run: Path, tokenizer: Path) -> None:
 
 
 def train_step(engine: Engine, batch) -> Report:
-    """One step on one batch; what the log says of it."""
+    """One step on one batch; what the log averages."""
     recipe = engine.recipe
     generator = step_generator(recipe.seed, engine.done, engine.device)
     with engine.precision():
         losses = flow_losses(engine.model, batch, generator, (recipe.level_mean, recipe.level_std))
     engine.backward(losses.text + recipe.flow_weight * losses.flow)
     norm = engine.step()
-    return {"step": engine.done, "text": losses.text.item(), "flow": losses.flow.item(), "norm": norm}
+    return {"text": losses.text.item(), "flow": losses.flow.item(), "norm": norm}
 
 
 def save_checkpoint(engine: Engine, state: DataState, samples: int, folder: Path) -> None:

@@ -57,6 +57,8 @@ def pick(rng: np.random.Generator, options: tuple[str, ...] | list[str]) -> str:
 
 def listed(parts: list[str]) -> str:
     """ "a, b and c"."""
+    if not parts:
+        return "nothing"
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
@@ -87,16 +89,8 @@ def caption(scene: Scene, clip: bool, sized: tuple[bool, ...] = (True,) * 3, pla
     return listed(nouns) + (f" {PLACES[scene.backdrop]}" if placed else "")
 
 
-def description(rng: np.random.Generator, scene: Scene, clip: bool) -> str:
-    """A caption as somebody would ask for it: some of it left open."""
-    told = bool(rng.random() < 0.5)
-    sized = tuple(told and bool(rng.random() < 0.8) for _ in scene.solids)
-    return caption(scene, clip, sized, placed=bool(rng.random() < 0.5))
-
-
-def request(rng: np.random.Generator, scene: Scene, clip: bool, polite: bool) -> str:
-    """Ask for a picture or a clip of a scene. Who asks politely gets a sentence with it."""
-    said = description(rng, scene, clip)
+def request(rng: np.random.Generator, said: str, clip: bool, polite: bool) -> str:
+    """Ask for a picture or a clip by what is to be seen. Who asks politely gets a sentence with it."""
     if clip and polite:
         forms = ("please film this: {}", "can you make a clip in which {}?", "i would like to see how {}")
     elif clip:

@@ -25,15 +25,28 @@ FRAMES, FPS, SIZE = 16, 8.0, (64, 64)
 
 @dataclass(frozen=True)
 class Shown:
-    """A scene, and whether it is shown as a clip or as a picture."""
+    """A scene, whether it is shown as a clip or as a picture, and how much of it was asked for.
+
+    Args:
+        scene: the scene.
+        clip: whether its motions are to be seen.
+        sized: for each solid, whether its size was told.
+        placed: whether the backdrop was told.
+    """
 
     scene: Scene
     clip: bool
+    sized: tuple[bool, ...] = (True, True, True)
+    placed: bool = True
 
     @property
     def caption(self) -> str:
         """What is to be seen."""
         return caption(self.scene, self.clip)
+
+    def told(self, scene: Scene) -> str:
+        """As much of a scene as was asked for of this one: equal words mean that it is what was asked for."""
+        return caption(scene, self.clip, self.sized, self.placed)
 
     def written(self) -> Image | Video:
         """Drawn or filmed, as the model is to write it."""
@@ -46,9 +59,30 @@ class Shown:
         return replace(medium, frames=worn(rng, medium.frames), learn=False)
 
 
+@dataclass(frozen=True)
+class Example:
+    """A document, and what each medium that the model is to write in it shows."""
+
+    document: Document
+    shown: tuple[Shown, ...] = ()
+
+
+Lines = tuple[tuple[Segment, ...], tuple[Shown, ...]]
+"""Segments, and what each learnt medium among them shows."""
+
+
 def draw(rng: np.random.Generator, clip: bool) -> Shown:
     """A scene of no matter what."""
     return Shown(sample_scene(rng, moving=clip and bool(rng.random() < 0.95)), clip)
+
+
+def asked_for(rng: np.random.Generator, clip: bool, polite: bool) -> tuple[Text, Shown]:
+    """Words that ask for a medium, some of it left open, and what they ask for."""
+    shown = draw(rng, clip)
+    all_sized = bool(rng.random() < 0.5)
+    sized = tuple(all_sized and bool(rng.random() < 0.8) for _ in range(3))
+    shown = replace(shown, sized=sized, placed=bool(rng.random() < 0.5))
+    return _user(rng, request(rng, shown.told(shown.scene), clip, polite)), shown
 
 
 def _user(rng: np.random.Generator, words: str) -> Text:
@@ -66,20 +100,20 @@ def _with_sentence(shown: Shown) -> tuple[Segment, ...]:
     return Text(f"here it is: {shown.caption}", True), shown.written()
 
 
-def write_medium(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
+def write_medium(rng: np.random.Generator, clip: bool) -> Lines:
     """Words to a picture or a clip."""
-    shown, polite = draw(rng, clip), bool(rng.random() < 0.15)
-    asked = _user(rng, request(rng, shown.scene, clip, polite))
-    return (asked, *(_with_sentence(shown) if polite else (shown.written(),)))
+    polite = bool(rng.random() < 0.15)
+    asked, shown = asked_for(rng, clip, polite)
+    return (asked, *(_with_sentence(shown) if polite else (shown.written(),))), (shown,)
 
 
-def describe(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
+def describe(rng: np.random.Generator, clip: bool) -> Lines:
     """A picture or a clip to words."""
     shown = draw(rng, clip)
-    return *_given(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)
+    return (*_given(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)), ()
 
 
-def answer(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
+def answer(rng: np.random.Generator, clip: bool) -> Lines:
     """One to three questions about a picture or a clip."""
     shown = draw(rng, clip)
     asked, said = question(rng, shown.scene, clip)
@@ -87,54 +121,56 @@ def answer(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
     for _ in range(int(rng.integers(3))):
         asked, said = question(rng, shown.scene, clip)
         segments += [_user(rng, asked), Text(said, True)]
-    return tuple(segments)
+    return tuple(segments), ()
 
 
-def edit(rng: np.random.Generator, clip: bool) -> tuple[Segment, ...]:
+def edit(rng: np.random.Generator, clip: bool) -> Lines:
     """A picture or a clip, changed by instruction."""
     shown = draw(rng, clip)
     change = sample_edit(rng, shown.scene, clip)
-    return (
-        *_given(rng, shown.given(rng), change.instruction),
-        Shown(change.scene, clip).written(),
-    )
+    changed = Shown(change.scene, clip)
+    return (*_given(rng, shown.given(rng), change.instruction), changed.written()), (changed,)
 
 
-def image_to_video(rng: np.random.Generator, _: bool) -> tuple[Segment, ...]:
+def image_to_video(rng: np.random.Generator, _: bool) -> Lines:
     """A picture, set in motion."""
     while True:
         change = animate(rng, sample_scene(rng, moving=False))
         if change is not None:
             break
     first = Image(worn(rng, render(change.scene, FRAMES, SIZE)[:1]), FPS)
-    return *_given(rng, first, change.instruction), Shown(change.scene, True).written()
+    changed = Shown(change.scene, True)
+    return (*_given(rng, first, change.instruction), changed.written()), (changed,)
 
 
-def chat(rng: np.random.Generator, _: bool) -> tuple[Segment, ...]:
+def chat(rng: np.random.Generator, _: bool) -> Lines:
     """Two to four turns that mix words, pictures and clips, and go back to earlier ones."""
     seen: list[Shown] = []
+    written: list[Shown] = []
     segments: list[Segment] = []
     for turn in range(int(rng.integers(2, 5))):
         kind = "new" if not seen else ("new", "edit", "edit", "question")[int(rng.integers(4))]
         if kind in ("new", "edit") and len(seen) == 3:
             kind = "question"
+        if kind == "question":
+            asked, said = question(rng, seen[-1].scene, seen[-1].clip)
+            segments += [_user(rng, asked), Text(said, True)]
+            continue
         if kind == "new" and rng.random() < 0.25:
             shown = draw(rng, bool(rng.random() < 0.5))
             segments += [*_given(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)]
             seen.append(shown)
-        elif kind == "new":
-            shown = draw(rng, bool(rng.random() < 0.5))
+            continue
+        if kind == "new":
             polite = turn == 0 or bool(rng.random() < 0.5)
-            segments += [_user(rng, request(rng, shown.scene, shown.clip, polite)), *_with_sentence(shown)]
-            seen.append(shown)
-        elif kind == "edit":
-            words, shown = _edit_earlier(rng, seen)
-            segments += [_user(rng, words), *_with_sentence(shown)]
-            seen.append(shown)
+            words, shown = asked_for(rng, bool(rng.random() < 0.5), polite)
         else:
-            asked, said = question(rng, seen[-1].scene, seen[-1].clip)
-            segments += [_user(rng, asked), Text(said, True)]
-    return tuple(segments)
+            instruction, shown = _edit_earlier(rng, seen)
+            words = _user(rng, instruction)
+        segments += [words, *_with_sentence(shown)]
+        seen.append(shown)
+        written.append(shown)
+    return tuple(segments), tuple(written)
 
 
 def _edit_earlier(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, Shown]:
@@ -146,7 +182,7 @@ def _edit_earlier(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, Sho
         if change is not None:
             return _pointed(rng, change.instruction, shown, seen, single), Shown(change.scene, True)
     change = sample_edit(rng, shown.scene, shown.clip)
-    return _pointed(rng, change.instruction, shown, seen, single), replace(shown, scene=change.scene)
+    return _pointed(rng, change.instruction, shown, seen, single), Shown(change.scene, shown.clip)
 
 
 def _pointed(rng: np.random.Generator, words: str, shown: Shown, seen: list[Shown], single: bool) -> str:
@@ -162,7 +198,7 @@ def _pointed(rng: np.random.Generator, words: str, shown: Shown, seen: list[Show
     return f"in the first {kind if seen[0].clip == shown.clip else 'one'}, {words}"
 
 
-Writer = Callable[[np.random.Generator, bool], tuple[Segment, ...]]
+Writer = Callable[[np.random.Generator, bool], Lines]
 
 TASKS: dict[str, tuple[Writer, bool]] = {
     "text to image": (write_medium, False),
@@ -196,8 +232,8 @@ MIXTURES: dict[str, dict[str, float]] = {
 """Shares of the tasks. Stills take a quarter of a clip's positions, and teach the words for what is seen as well."""
 
 
-def sample_document(seed: int, task: str | None = None, mixture: str = "all") -> Document:
-    """Draw a document of the world.
+def sample_example(seed: int, task: str | None = None, mixture: str = "all") -> Example:
+    """Draw a document of the world with the scenes behind it.
 
     Args:
         seed: decides everything; >= 0.
@@ -209,4 +245,10 @@ def sample_document(seed: int, task: str | None = None, mixture: str = "all") ->
         shares = MIXTURES[mixture]
         task = str(rng.choice(list(shares), p=list(shares.values())))
     writer, clip = TASKS[task]
-    return Document(writer(rng, clip))
+    segments, shown = writer(rng, clip)
+    return Example(Document(segments), shown)
+
+
+def sample_document(seed: int, task: str | None = None, mixture: str = "all") -> Document:
+    """Draw a document of the world; see `sample_example`."""
+    return sample_example(seed, task, mixture).document

@@ -1,0 +1,127 @@
+"""The ruler: what the readout reads from true renders, and that no planted fault gets past it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmcore.document import Document, Image, Text, Video
+from mmcore.pipeline import Pipeline
+from mmcore.training.evaluate import baseline, evaluate, floor, is_right, psnr, shows, table, turns, wilson
+from mmcore.training.world.readout import read_scene
+from mmcore.training.world.render import render
+from mmcore.training.world.scene import Scene, Solid, sample_scene
+from mmcore.training.world.tasks import Shown, sample_example
+from mmcore.training.world.wear import worn
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_true_still_is_read_right(seed: int) -> None:
+    rng = np.random.default_rng((7, seed))
+    shown = Shown(sample_scene(rng, moving=False), clip=False)
+    assert shows(worn(rng, shown.written().frames), shown)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_true_clip_is_read_right(seed: int) -> None:
+    rng = np.random.default_rng((8, seed))
+    shown = Shown(sample_scene(rng, moving=True), clip=True)
+    found = read_scene(worn(rng, shown.written().frames))
+    assert found.scene.backdrop == shown.scene.backdrop and found.error < 20
+    assert shown.told(found.scene) == shown.caption
+    for solid, true in zip(found.scene.solids, shown.scene.solids, strict=True):
+        assert abs(solid.x - true.x) < 0.15 and abs(solid.z - true.z) < 0.3
+
+
+BALL = Solid("ball", "red", "large", -0.8, 0.2, "right")
+CUBE = Solid("cube", "blue", "small", 0.9, 0.9)
+TRUE = Scene((BALL, CUBE), "gray room")
+
+FAULTS: dict[str, np.ndarray] = {
+    "colour": render(TRUE.swap(0, replace(BALL, colour="orange"))),
+    "shape": render(TRUE.swap(0, replace(BALL, shape="cone"))),
+    "size": render(TRUE.swap(0, replace(BALL, size="small"))),
+    "one more": render(replace(TRUE, solids=(*TRUE.solids, Solid("cone", "green", "small", 0.2, -0.4)))),
+    "one fewer": render(TRUE.without(1)),
+    "nothing": render(replace(TRUE, solids=())),
+    "backdrop": render(replace(TRUE, backdrop="night")),
+    "direction": render(TRUE.swap(0, replace(BALL, x=0.4, motion="left"))),
+    "another motion": render(TRUE.swap(0, replace(BALL, motion="bounce"))),
+    "at rest": render(TRUE.at_rest),
+    "backwards": render(TRUE)[::-1],
+    "the other one moves": render(
+        replace(TRUE.at_rest, solids=(replace(BALL, motion="still"), replace(CUBE, motion="vanish")))
+    ),
+    "sides swapped": render(replace(TRUE, solids=(replace(CUBE, x=-1.1), replace(BALL, x=-0.1)))),
+    "colours swapped": render(replace(TRUE, solids=(replace(BALL, colour="blue"), replace(CUBE, colour="red")))),
+    "noise": np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8),
+}
+
+
+def test_the_right_clip_passes() -> None:
+    assert shows(render(TRUE), Shown(TRUE, True))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(fault: str) -> None:
+    assert not shows(FAULTS[fault], Shown(TRUE, True))
+
+
+def test_what_was_left_open_may_be_anything() -> None:
+    """Size and backdrop count only where they were asked for."""
+    shown = Shown(TRUE.at_rest, False, sized=(False, False, False), placed=False)
+    other = replace(TRUE.at_rest.swap(0, replace(BALL, size="small", motion="still")), backdrop="blue sky")
+    assert shows(render(other, 1), shown)
+    assert not shows(render(other, 1), replace(shown, placed=True))
+
+
+@pytest.mark.quick
+def test_a_conversation_is_cut_at_its_replies() -> None:
+    example = sample_example(11, "chat")
+    cut = turns(example)
+    segments = example.document.segments
+    assert [s for turn in cut for s in turn.true] == [s for s in segments if s.learn]
+    assert [shown for turn in cut for shown in turn.shown] == list(example.shown)
+    for turn in cut:
+        assert segments[: len(turn.asked)] == turn.asked.segments
+        assert not turn.asked.segments[-1].learn and len(turn.shown) == len(turn.true.media)
+
+
+@pytest.mark.quick
+def test_words_are_right_word_for_word_and_media_do_not_stand_for_words() -> None:
+    turn = turns(sample_example(0, "image question"))[0]
+    assert is_right(turn, turn.true)
+    assert not is_right(turn, Document((Text(turn.true.text + " ", True),)))
+    assert not is_right(turn, Document((*turn.true.segments, *turn.asked.media)))
+    assert not is_right(turn, Document())
+
+
+@pytest.mark.quick
+def test_intervals_and_decibels_by_hand() -> None:
+    """Wilson's interval of 8 of 10, as statsmodels gives it, and the PSNR of an error of 1 in 255."""
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson(0, 10)[0] == 0 and wilson(10, 10)[1] == 1
+    zeros = np.zeros((1, 4, 4, 3), np.uint8)
+    assert psnr(zeros, zeros + 1) == pytest.approx(48.13, abs=0.01) and psnr(zeros, zeros) == 99
+
+
+def test_floor_and_baseline() -> None:
+    documents = [turns(sample_example(i, "text to image"))[:1] for i in range(4)]
+    assert floor(documents) == 1.0 and baseline(documents) < 0.5
+    answers = [turns(sample_example(i, "image question"))[:1] for i in range(20)]
+    assert floor(answers) is None and 0.05 <= baseline(answers) < 1
+
+
+def test_a_model_that_knows_nothing_scores_nothing(pipeline: Pipeline) -> None:
+    pipeline.model.config.height = pipeline.model.config.width_px = 64
+    scores = evaluate(pipeline, 2, ("text to image", "image question"), progress=False)
+    assert [s.task for s in scores] == ["text to image", "image question", "all of these"]
+    assert all(s.value == 0 and s.low == 0 and s.high > 0.4 for s in scores[:2])
+    assert table(scores).count("\n") == 3
+
+
+@pytest.mark.quick
+def test_media_know_their_kind() -> None:
+    assert isinstance(Shown(TRUE, True).written(), Video) and isinstance(Shown(TRUE, False).written(), Image)
