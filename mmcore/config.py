@@ -24,8 +24,8 @@ class MMCoreConfig(PretrainedConfig):
         ff_width: hidden width of each feed-forward.
         patch: (frames, rows, columns) of one spacetime patch.
         bottleneck: width of the linear bottleneck through which pixel patches enter (JiT, arXiv 2511.13720).
-        embedding_scale: what token embeddings are multiplied by on their way in (as Gemma, arXiv 2403.08295), so that what a
-            block adds does not drown them: the head, tied to them, wants them small.
+        embedding_scale: what token embeddings are multiplied by on their way in (as Gemma, arXiv 2403.08295), so that
+            what a block adds does not drown them: the head, tied to them, wants them small.
         rope_theta: base of the rotary frequencies.
         context_length: most positions that one document may take, context and the segment being written together.
         frames: frames of a clip that nobody asked another length for.

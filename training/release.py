@@ -1,6 +1,6 @@
 """A run's averaged weights as a model folder: bf16, in shards small enough for a repository, with a card.
 
-python -m mmcore.training.release runs/tiny mmcore/bundled
+python -m mmcore.training.release runs/tiny mmcore/bundled [documents for each task of the scores]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,11 +21,11 @@ from mmcore.training.evaluate import evaluate, table
 
 CARD = """# The bundled model
 
-{parameters:.1f} million parameters, {steps} steps, {samples} documents seen.
+{parameters:.1f} million parameters; {documents} documents seen.
 
 - **Data**: the procedural world of `training/world`, drawn by seed; nothing else. Words, stills of 64x64, and clips of
   16 frames at 8 fps. It knows one to three solids on a ground plane and the sentences of `training/world/language.py`.
-- **Recipe**: below, as resolved; the weights are the exponential average, stored in bfloat16.
+- **Recipe**: {stages}; the weights are the exponential average of the last stage, stored in bfloat16.
 - **Licence**: Apache-2.0, as the code.
 
 Scores on documents that it was not trained on (`mmcore eval --count {count}`):
@@ -33,10 +34,32 @@ Scores on documents that it was not trained on (`mmcore eval --count {count}`):
 {scores}
 ```
 
+The last stage's recipe, as resolved:
+
 ```json
 {recipe}
 ```
 """
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run that is behind a model: its folder's name, optimizer steps and documents."""
+
+    name: str
+    steps: int
+    documents: int
+
+
+def stages(run: Path) -> list[Stage]:
+    """A run and those that it started from, first one first."""
+    checkpoint = run / "checkpoint"
+    if not checkpoint.is_dir():
+        raise MMCoreError(f"{run}: no checkpoint here: not a run, or it has not come so far yet")
+    done = json.loads((checkpoint / "engine.json").read_text())["done"]
+    documents = json.loads((checkpoint / "data.json").read_text())["samples"]
+    start = json.loads((run / "recipe.json").read_text())["start"]
+    return [*(stages(Path(start)) if start else []), Stage(run.name, done, documents)]
 
 
 def release(run: Path, folder: Path, count: int = 100) -> Pipeline:
@@ -49,17 +72,15 @@ def release(run: Path, folder: Path, count: int = 100) -> Pipeline:
     Raises:
         MMCoreError: there is no checkpoint in the run.
     """
-    checkpoint = run / "checkpoint"
-    if not checkpoint.is_dir():
-        raise MMCoreError(f"{run}: no checkpoint here: not a run, or it has not come so far yet")
+    behind = stages(run)
     shutil.rmtree(folder, ignore_errors=True)
-    model = MMCoreModel.from_pretrained(checkpoint / "ema", dtype=torch.bfloat16)
+    model = MMCoreModel.from_pretrained(run / "checkpoint" / "ema", dtype=torch.bfloat16)
     Pipeline(model, TextTokenizer(run / "tokenizer.model")).save(folder)
     pipeline = load(folder)
     text = CARD.format(
         parameters=sum(p.numel() for p in model.parameters()) / 1e6,
-        steps=json.loads((checkpoint / "engine.json").read_text())["done"],
-        samples=json.loads((checkpoint / "data.json").read_text())["samples"],
+        documents=sum(stage.documents for stage in behind),
+        stages=", then ".join(f"`mmcore train {s.name}` ({s.steps} steps, {s.documents} documents)" for s in behind),
         count=count,
         scores=table(evaluate(pipeline, count)),
         recipe=(run / "recipe.json").read_text(),
@@ -69,4 +90,4 @@ def release(run: Path, folder: Path, count: int = 100) -> Pipeline:
 
 
 if __name__ == "__main__":
-    release(Path(sys.argv[1]), Path(sys.argv[2]))
+    release(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))
