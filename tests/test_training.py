@@ -24,6 +24,7 @@ from mmcore.training.engine import Engine, average, rate
 from mmcore.training.evaluate import psnr
 from mmcore.training.muon import Muon, orthogonalize
 from mmcore.training.recipe import Optimizer, Recipe, load_recipe
+from mmcore.training.release import stages
 from mmcore.training.train import train
 from mmcore.training.world.tasks import sample_document
 
@@ -98,6 +99,10 @@ def test_a_run_starts_from_another_runs_average(run_folder: Path, tmp_path: Path
     for a, b in zip(first.averaged.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert (tmp_path / "next" / "tokenizer.model").read_bytes() == (run_folder / "tokenizer.model").read_bytes()
+    train(short(steps=2, start=str(run_folder)), tmp_path / "next", workers=0)
+    assert [(stage.name, stage.steps) for stage in stages(tmp_path / "next")] == [("run", 3), ("next", 2)]
+    with pytest.raises(MMCoreError, match="no checkpoint here"):
+        stages(tmp_path)
     with pytest.raises(MMCoreError, match=r"nowhere: cannot start from this run"):
         train(short(steps=1, start="nowhere"), tmp_path / "third", workers=0)
 
