@@ -47,7 +47,7 @@ class MMCoreConfig(PretrainedConfig):
         patch: tuple[int, int, int] = (4, 16, 16),
         bottleneck: int = 128,
         embedding_scale: float = 16.0,
-        rope_theta: float = 1000.0,
+        rope_theta: float = 100.0,
         context_length: int = 4096,
         frames: int = 16,
         fps: float = 8.0,

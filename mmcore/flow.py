@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 MIN_REST = 0.05
-"""1 - t is not taken smaller than this where it divides, in the loss and when sampling."""
+"""1 - t is not taken smaller than this where it divides."""
 
 Model = Callable[[Tensor, Tensor], Tensor]
 """(x_t (B, N, P), t (B,)) -> predicted clean x (B, N, P)."""
@@ -39,18 +39,19 @@ def sample_levels(shape: tuple[int, ...], mean: float, std: float, generator: to
     return torch.sigmoid(mean + std * torch.randn(shape, generator=generator, device=generator.device))
 
 
-def velocity_loss(predicted: Tensor, data: Tensor, t: Tensor) -> Tensor:
+def velocity_loss(predicted: Tensor, data: Tensor, t: Tensor, rest: float = MIN_REST) -> Tensor:
     """Squared error of the velocity, for a predicted clean x: (x_hat - x)^2 / (1 - t)^2, averaged over P.
 
     Args:
         predicted: (..., P) the model's clean x.
         data: (..., P) the true one.
         t: (...) noise levels.
+        rest: 1 - t is not taken smaller than this, so that a few nearly clean spans do not outweigh a small batch.
     Returns:
         (...) float32.
     """
     error = (predicted.float() - data.float()).square().mean(-1)
-    return error / (1 - t).clamp_min(MIN_REST).square()
+    return error / (1 - t).clamp_min(rest).square()
 
 
 def schedule(steps: int, shift: float = 1.0) -> Tensor:

@@ -22,7 +22,7 @@ from mmcore.cache import Cache
 from mmcore.config import MMCoreConfig
 from mmcore.core import Core, PatchIn
 from mmcore.decoder import DiffusionDecoder
-from mmcore.flow import interpolate, sample_levels, velocity_loss
+from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
 from mmcore.layers import RMSNorm, rotary_angles
 from mmcore.sequence import IGNORE, PackedSequence
 
@@ -78,6 +78,7 @@ class MMCoreModel(PreTrainedModel):
         | weight                                      | init                         |
         |---------------------------------------------|------------------------------|
         | norms                                       | 1                            |
+        | norms of queries                            | 2: attention can be sharp    |
         | embedding                                   | normal, std 0.02             |
         | what ends a residual branch, or the decoder | 0                            |
         | every other matrix                          | normal, std 1 / sqrt(fan in) |
@@ -91,6 +92,8 @@ class MMCoreModel(PreTrainedModel):
         for name, child in module.named_children():
             if name in ("out", "down", "skip") and module is not self.patch_in:
                 nn.init.zeros_(child.weight)  # type: ignore[arg-type]
+            elif name == "query_norm":
+                nn.init.constant_(child.weight, 2)  # type: ignore[arg-type]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The text head, tied to the embedding: (..., D) -> (..., vocabulary) float32."""
@@ -134,7 +137,11 @@ class MMCoreModel(PreTrainedModel):
 
 
 def flow_losses(
-    model: nn.Module, seq: PackedSequence, generator: torch.Generator, levels: tuple[float, float] = (-2.4, 1.4)
+    model: nn.Module,
+    seq: PackedSequence,
+    generator: torch.Generator,
+    levels: tuple[float, float] = (-1.4, 1.5),
+    rest: float = MIN_REST,
 ) -> Losses:
     """Noise the target spans, run the model, and take both losses.
 
@@ -143,6 +150,7 @@ def flow_losses(
         seq: a packed batch, target patches clean.
         generator: draws one noise level for each span and the noise.
         levels: mean and standard deviation of the logit-normal noise levels.
+        rest: see `flow.velocity_loss`.
     """
     lt, lc, _ = seq.lengths
     data, rows = seq.target_patches, len(seq.ids)
@@ -155,6 +163,6 @@ def flow_losses(
     learnt, is_patch = seq.labels != IGNORE, seq.is_target_patch
     logits = model.logits(output.hidden[learnt])  # type: ignore[operator]
     text = F.cross_entropy(logits, seq.labels[learnt], reduction="sum")
-    flow = (velocity_loss(output.patches, data, level) * is_patch).sum()
+    flow = (velocity_loss(output.patches, data, level, rest) * is_patch).sum()
     text_tokens, flow_tokens = int(learnt.sum()), int(is_patch.sum())
     return Losses(text / max(text_tokens, 1), flow / max(flow_tokens, 1), text_tokens, flow_tokens)

@@ -34,6 +34,9 @@ PAD, UNK, START, REPLY, END, IMAGE, IMAGE_END, VIDEO, VIDEO_END = range(9)
 
 CLOSER = {IMAGE: IMAGE_END, VIDEO: VIDEO_END}
 
+STRIDE = 3
+"""Neighbouring patches lie so far apart, so that the fastest rotary wave (6.3 positions) tells them from each other."""
+
 Grid = tuple[int, int, int]
 """(T, Y, X): patches along time, height and width."""
 
@@ -123,14 +126,14 @@ class Strip:
         distance 0 whatever stands between them.
         """
         coords = np.concatenate((np.zeros((1, 3), int), 1 + patch_coords(patches.grid)))
-        coords[:, 0] += self.position
+        coords = coords * STRIDE + (self.position, 0, 0)
         self.lanes[kind].extend(np.full(len(coords), self.span), coords, hide | TARGET)
         self.patches[kind].append(patches)
         self.span += 1
 
     def advance(self, grid: Grid) -> None:
         """Move on past a visual span: the next text goes on from its last frame."""
-        self.position += 1 + grid[0]
+        self.position += STRIDE * grid[0] + 1
 
 
 def document_strip(

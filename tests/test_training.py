@@ -103,7 +103,12 @@ def test_a_run_starts_from_another_runs_average(run_folder: Path, tmp_path: Path
     assert [(stage.name, stage.steps) for stage in stages(tmp_path / "next")] == [("run", 3), ("next", 2)]
     with pytest.raises(MMCoreError, match="no checkpoint here"):
         stages(tmp_path)
-    with pytest.raises(MMCoreError, match=r"nowhere: cannot start from this run"):
+    Pipeline(first.averaged, TextTokenizer(run_folder / "tokenizer.model")).save(tmp_path / "model")
+    (tmp_path / "fourth").mkdir()
+    fourth = train(short(steps=0, start=str(tmp_path / "model")), tmp_path / "fourth", workers=0)
+    for a, b in zip(first.averaged.parameters(), fourth.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(MMCoreError, match=r"nowhere: cannot start from it"):
         train(short(steps=1, start="nowhere"), tmp_path / "third", workers=0)
 
 

@@ -50,13 +50,14 @@ class Recipe:
 
     Args:
         preset: one of `mmcore.config.PRESETS`.
-        start: a run whose averaged weights and tokenizer this one begins with; "" begins from nothing.
+        start: a run, or a model's folder, whose weights and tokenizer this run begins with; "" begins from nothing.
         mixture: one of `mmcore.training.world.tasks.MIXTURES`, where the world is the source.
         vocabulary: number of text tokens.
         steps: optimizer steps in all.
         flow_weight: weight of the flow loss beside the text loss.
         level_mean: mean of the logit-normal noise levels; the larger and smoother the patches, the lower.
         level_std: their standard deviation.
+        least_rest: 1 - t is not taken smaller than this where the loss divides by its square.
         attention: backend; "dense" is fastest on a CPU.
         precision: "bf16" (autocast) or "fp32".
         compile: whether blocks are compiled.
@@ -74,8 +75,9 @@ class Recipe:
     vocabulary: int = 1024
     steps: int = 1000
     flow_weight: float = 1.0
-    level_mean: float = -2.4
-    level_std: float = 1.4
+    level_mean: float = -1.4
+    level_std: float = 1.5
+    least_rest: float = 0.2
     attention: str = "dense"
     precision: str = "bf16"
     compile: bool = False

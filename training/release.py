@@ -59,7 +59,8 @@ def stages(run: Path) -> list[Stage]:
     done = json.loads((checkpoint / "engine.json").read_text())["done"]
     documents = json.loads((checkpoint / "data.json").read_text())["samples"]
     start = json.loads((run / "recipe.json").read_text())["start"]
-    return [*(stages(Path(start)) if start else []), Stage(run.name, done, documents)]
+    before = stages(Path(start)) if start and (Path(start) / "checkpoint").is_dir() else []
+    return [*before, Stage(run.name, done, documents)]
 
 
 def release(run: Path, folder: Path, count: int = 100) -> Pipeline:

@@ -52,8 +52,8 @@ def train(
     Returns:
         The engine, trained.
     Raises:
-        MMCoreError: the folder cannot be written, or its checkpoint is broken or of another recipe, or the run
-            that it starts from has come to nothing.
+        MMCoreError: the folder cannot be written, or its checkpoint is broken or of another recipe, or what it
+            starts from is not there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,14 +103,15 @@ def train(
     return engine
 
 
-def begin_from(model: MMCoreModel, run: Path, tokenizer: Path) -> None:
-    """Put another run's averaged weights into a model, and its tokenizer into place."""
+def begin_from(model: MMCoreModel, source: Path, tokenizer: Path) -> None:
+    """Put a model folder's weights, or a run's averaged ones, into a model, and its tokenizer into place."""
+    averaged = source / "checkpoint" / "ema"
     try:
-        load_weights(model, run / "checkpoint" / "ema")
-        shutil.copyfile(run / "tokenizer.model", tokenizer)
+        load_weights(model, averaged if averaged.is_dir() else source)
+        shutil.copyfile(source / "tokenizer.model", tokenizer)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise MMCoreError(f"{run}: cannot start from this run: {reason}; train it first, or change start=") from error
+        raise MMCoreError(f"{source}: cannot start from it: {reason}; train it first, or change start=") from error
 
 
 def train_step(engine: Engine, batch) -> Report:
@@ -118,7 +119,8 @@ def train_step(engine: Engine, batch) -> Report:
     recipe = engine.recipe
     generator = step_generator(recipe.seed, engine.done, engine.device)
     with engine.precision():
-        losses = flow_losses(engine.model, batch, generator, (recipe.level_mean, recipe.level_std))
+        levels = (recipe.level_mean, recipe.level_std)
+        losses = flow_losses(engine.model, batch, generator, levels, recipe.least_rest)
     engine.backward(losses.text + recipe.flow_weight * losses.flow)
     norm = engine.step()
     return {"text": losses.text.item(), "flow": losses.flow.item(), "norm": norm}
