@@ -82,6 +82,8 @@ def parser() -> argparse.ArgumentParser:
 
     made = command("eval", "score a model on documents that it was not trained on", "mmcore eval --count 50")
     made.add_argument("--count", type=int, default=30, help="documents for each task (default 30)")
+    made.add_argument("--tasks", help="some tasks only, with commas between them")
+    made.add_argument("--out", help="a folder for scores.json and sheets of what was asked and answered")
 
     command("info", "say what a model is", "mmcore info --json")
 
@@ -269,11 +271,17 @@ def evaluate(options: argparse.Namespace) -> None:
     """mmcore eval"""
     from mmcore.training.evaluate import evaluate as run
     from mmcore.training.evaluate import table
+    from mmcore.training.world.tasks import TASKS
 
     if options.count < 1:
         raise MMCoreError(f"--count must be at least 1, got {options.count}")
-    scores = run(loaded(options), options.count)
-    say(options, table(scores), scores=[vars(score) for score in scores])
+    tasks = options.tasks.split(",") if options.tasks else list(TASKS)
+    if unknown := [task for task in tasks if task not in TASKS]:
+        raise MMCoreError(f"no task {unknown[0]!r}; known are: {', '.join(TASKS)}")
+    report = run(loaded(options), options.count, tasks)
+    if options.out:
+        report.save(Path(options.out))
+    say(options, table(report.scores), scores=[vars(score) for score in report.scores])
 
 
 def info(options: argparse.Namespace) -> None:

@@ -147,6 +147,7 @@ BAD = [
     (("generate",), "required: parts"),
     (("dance",), "invalid choice: 'dance'"),
     (("eval", "--count", "0"), "--count must be at least 1"),
+    (("eval", "--tasks", "text to smell"), "no task 'text to smell'; known are: text to image"),
 ]
 
 

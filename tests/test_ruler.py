@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,12 +116,16 @@ def test_floor_and_baseline() -> None:
     assert floor(answers) is None and 0.05 <= baseline(answers) < 1
 
 
-def test_a_model_that_knows_nothing_scores_nothing(pipeline: Pipeline) -> None:
+def test_a_model_that_knows_nothing_scores_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
     pipeline.model.config.height = pipeline.model.config.width_px = 64
-    scores = evaluate(pipeline, 2, ("text to image", "image question"), progress=False)
+    report = evaluate(pipeline, 2, ("text to image", "image question"), progress=False)
+    scores = report.scores
     assert [s.task for s in scores] == ["text to image", "image question", "all of these"]
     assert all(s.value == 0 and s.low == 0 and s.high > 0.4 for s in scores[:2])
     assert table(scores).count("\n") == 3
+    report.save(tmp_path / "report")
+    assert json.loads((tmp_path / "report" / "scores.json").read_text())[0]["task"] == "text to image"
+    assert Image.open(tmp_path / "report" / "wrong.png").frames.std() > 0
 
 
 @pytest.mark.quick

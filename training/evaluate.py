@@ -1,6 +1,6 @@
 """Scores of a model on documents of the world that it was not trained on.
 
-    scores = evaluate(mmcore.load(), count=30); print(table(scores))
+    report = evaluate(mmcore.load(), count=30); print(table(report.scores)); report.save(Path("report"))
 
 An answer is right or wrong, whole, and nothing that writes well can talk its way past:
 
@@ -16,16 +16,19 @@ known to the pixel are also given in dB of PSNR, beside that of leaving the medi
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 from tqdm import tqdm
 
+from mmcore.decoders.page import page, sheet
 from mmcore.document import Document, Text
 from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
@@ -34,6 +37,9 @@ from mmcore.training.world.readout import read_scene
 from mmcore.training.world.tasks import TASKS, Example, Shown, sample_example
 
 BATCH = 8
+
+SHOWN = 48
+"""Cases on a sheet."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,33 @@ def replies(pipeline: Pipeline, asked: Sequence[Turn], seed: int) -> list[Docume
     return [reply.document for batch in batches for reply in pipeline.reply(batch, progress=False)]
 
 
-def evaluate(pipeline: Pipeline, count: int, tasks: Sequence[str] = tuple(TASKS), progress: bool = True) -> list[Score]:
+@dataclass(frozen=True)
+class Case:
+    """One reply with its verdict."""
+
+    task: str
+    turn: Turn
+    reply: Document
+    right: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found."""
+
+    scores: tuple[Score, ...]
+    cases: tuple[Case, ...]
+
+    def save(self, folder: Path) -> None:
+        """Write scores.json, and sheets of what was asked and answered: right.png and wrong.png."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scores.json").write_text(json.dumps([vars(score) for score in self.scores], indent=1) + "\n")
+        for name, right in (("right", True), ("wrong", False)):
+            pages = [page(c.turn.asked + c.reply, c.task) for c in self.cases if c.right == right]
+            sheet(pages[:SHOWN], columns=4).save(folder / f"{name}.png")
+
+
+def evaluate(pipeline: Pipeline, count: int, tasks: Sequence[str] = tuple(TASKS), progress: bool = True) -> Report:
     """Score a model.
 
     Args:
@@ -142,20 +174,22 @@ def evaluate(pipeline: Pipeline, count: int, tasks: Sequence[str] = tuple(TASKS)
         progress: whether to show a bar on a terminal.
     """
     scores: list[Score] = []
-    of_kind: list[bool] = []
+    cases: list[Case] = []
     for task in tqdm(tasks, disable=None if progress else True, leave=False, unit="task"):
         documents = [turns(sample_example(VALIDATION + i, task)) for i in range(count)]
         if task != "chat":
             documents = [document[:1] for document in documents]
         asked = [turn for document in documents for turn in document]
         made = replies(pipeline, asked, seed=0)
-        of_kind += [kinds(reply) == kinds(turn.true) for reply, turn in zip(made, asked, strict=True)]
-        verdicts = iter([is_right(turn, reply) for reply, turn in zip(made, asked, strict=True)])
+        judged = [Case(task, t, reply, is_right(t, reply)) for t, reply in zip(asked, made, strict=True)]
+        verdicts = iter([case.right for case in judged])
         right = [all(list(islice(verdicts, len(document)))) for document in documents]
         scores.append(share(task, "right", right, floor(documents), baseline(documents)))
         if task.endswith("edit"):
             scores.append(closeness(task, asked, made))
-    return [*scores, share("all of these", "right kind", of_kind, None, None)]
+        cases += judged
+    of_kind = [kinds(case.reply) == kinds(case.turn.true) for case in cases]
+    return Report((*scores, share("all of these", "right kind", of_kind, None, None)), tuple(cases))
 
 
 def share(task: str, measure: str, right: Sequence[bool], top: float | None, trivial: float | None) -> Score:

@@ -83,7 +83,7 @@ def release(run: Path, folder: Path, count: int = 100) -> Pipeline:
         documents=sum(stage.documents for stage in behind),
         stages=", then ".join(f"`mmcore train {s.name}` ({s.steps} steps, {s.documents} documents)" for s in behind),
         count=count,
-        scores=table(evaluate(pipeline, count)),
+        scores=table(evaluate(pipeline, count).scores),
         recipe=(run / "recipe.json").read_text(),
     )
     (folder / "README.md").write_text(text)
