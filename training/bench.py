@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from mmcore.errors import MMCoreError
+from mmcore.training.world.render import render
+from mmcore.training.world.scene import sample_scene
 
 TRIES = 3
 
@@ -65,7 +68,7 @@ def fresh(module: str, *arguments: str) -> dict[str, float]:
 
 
 def bench(source: str | None = None) -> list[Row]:
-    """Measure loading, reading, drawing, filming, editing, and memory.
+    """Measure loading, reading, drawing, filming, editing, memory, and the world's renderer.
 
     Args:
         source: a model folder or hub id; None is the bundled model.
@@ -73,7 +76,11 @@ def bench(source: str | None = None) -> list[Row]:
     found = fresh("mmcore.training.bench", *([source] if source else []))
     peak = found.pop("peak memory")
     rows = [seconds(name, number) for name, number in found.items()]
-    return [*rows, Row("peak memory", f"{peak:.0f} MB", peak), Row("threads", str(torch.get_num_threads()), 0.0)]
+    return [
+        *rows,
+        Row("peak memory of the model", f"{peak:.0f} MB", peak),
+        Row("threads", str(torch.get_num_threads()), 0.0),
+    ]
 
 
 def main(source: str | None) -> dict[str, float]:
@@ -91,6 +98,9 @@ def main(source: str | None) -> dict[str, float]:
     found["clip of 16 frames"] = best(lambda: model.generate_video("a red ball slides to the left"))
     found["edit of a clip"] = best(lambda: model.edit(clip, "make the ball blue"))
     found["peak memory"] = peak_megabytes()
+    scenes = [sample_scene(np.random.default_rng(i), moving=True) for i in range(20)]
+    found["world: one clip of 16 frames"] = best(lambda: [render(scene) for scene in scenes]) / len(scenes)
+    found["world: one still"] = best(lambda: [render(scene, 1) for scene in scenes]) / len(scenes)
     return found
 
 
