@@ -47,11 +47,13 @@ def test_a_document_by_hand() -> None:
     assert strip.ids == [START, 20, 21, REPLY, VIDEO, closer, 22, END]
     assert strip.labels == [IGNORE, IGNORE, IGNORE, VIDEO, IGNORE, 22, END, IGNORE]
     seq = pack([[strip]], WIDTH)
-    # The opener is at 4, the level position at time 5, patches from time 6 on at their rows and columns, and the closer
-    # follows the last frame.
-    assert seq.coords[0, :8, 0].tolist() == [0, 1, 2, 3, 4, 8, 9, 10]
+    # The opener is at 4, the level position at time 5, patches stand 3 apart at their frame, row and column, and the
+    # closer follows the last frame.
+    assert seq.coords[0, :8, 0].tolist() == [0, 1, 2, 3, 4, 12, 13, 14]
     assert seq.coords[0, 8].tolist() == [5, 0, 0]
-    assert seq.coords[0, 9:17].tolist() == [[6 + t, 1 + y, 1 + x] for t in (0, 1) for y in (0, 1) for x in (0, 1)]
+    assert seq.coords[0, 9:17].tolist() == [
+        [8 + 3 * t, 3 + 3 * y, 3 + 3 * x] for t in (0, 1) for y in (0, 1) for x in (0, 1)
+    ]
     assert torch.equal(seq.coords[0, 8:17], seq.coords[0, 17:26]), "context and target copies share positions"
     assert torch.equal(seq.target_patches[0, 1:], clip.values)
     assert torch.equal(seq.patches[0, 1:9], clip.values)
