@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from mmcore.attention import Mask
 from mmcore.cache import Cache
 from mmcore.config import MMCoreConfig
-from mmcore.layers import Attention, FeedForward, sinusoids
+from mmcore.layers import Attention, FeedForward, ZeroLinear, sinusoids
 
 GRID_WAVES = 4
 """Wavelengths of the fixed grid features: 32 to 4 patches."""
 
-LEVEL_WAVES = 32
-"""Wavelengths of the fixed noise-level features: 2 to 0.02."""
+LEVEL_WAVES = 16
+"""Wavelengths of the fixed features of the square root of the noise level, 4 to 0.25: fine near the noise, where what a
+picture is of is decided, and smooth everywhere."""
 
 
 class PatchIn(nn.Module):
@@ -35,9 +36,10 @@ class PatchIn(nn.Module):
         self.grid = nn.Linear(3 * 2 * GRID_WAVES, config.width, bias=False)
         self.level_in = nn.Linear(2 * LEVEL_WAVES, config.width, bias=False)
         self.level_out = nn.Linear(config.width, config.width, bias=False)
+        self.modulate = ZeroLinear(config.width, 3 * config.width)
 
-    def forward(self, patches: Tensor, grid: Tensor, level: Tensor, is_level: Tensor) -> Tensor:
-        """-> (B, Lv, D).
+    def forward(self, patches: Tensor, grid: Tensor, level: Tensor, is_level: Tensor) -> tuple[Tensor, Tensor]:
+        """-> (B, Lv, D), and what the level does to every visual feed-forward (B, Lv, 3 D).
 
         Args:
             patches: (B, Lv, P).
@@ -47,10 +49,11 @@ class PatchIn(nn.Module):
         """
         dtype = self.down.weight.dtype
         place = self.grid(sinusoids(grid, GRID_WAVES, 32, 4).flatten(-2).to(dtype))
-        waves = sinusoids(level, LEVEL_WAVES, 2, 0.02).to(dtype)
-        noise = self.level_out(nn.functional.silu(self.level_in(waves)))
+        waves = sinusoids(level.sqrt(), LEVEL_WAVES, 4, 0.25).to(dtype)
+        state = nn.functional.silu(self.level_in(waves))
+        noise = self.level_out(state)
         patch = self.up(self.down(patches.to(dtype))) + place
-        return torch.where(is_level[..., None], 0, patch) + noise
+        return torch.where(is_level[..., None], 0, patch) + noise, self.modulate(state)
 
 
 class Block(nn.Module):
@@ -61,10 +64,12 @@ class Block(nn.Module):
         self.attention = Attention(config.width, config.heads)
         self.text = FeedForward(config.width, config.ff_width)
         self.visual = FeedForward(config.width, config.ff_width)
+        self.level = nn.Parameter(torch.zeros(3 * config.width))
 
     def forward(
         self,
         x: Tensor,
+        level: Tensor,
         rope: tuple[Tensor, Tensor],
         mask: Mask,
         texts: int,
@@ -73,7 +78,7 @@ class Block(nn.Module):
         """(B, L, D) -> (B, L, D); the first `texts` positions are text, the rest visual."""
         x = x + self.attention(x, rope, mask, past)
         text, visual = x[:, :texts], x[:, texts:]
-        return torch.cat((text + self.text(text), visual + self.visual(visual)), 1)
+        return torch.cat((text + self.text(text), visual + self.visual(visual, level + self.level)), 1)
 
 
 class Core(nn.Module):
@@ -86,7 +91,13 @@ class Core(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
 
     def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, texts: int, cache: Cache | None = None
+        self,
+        x: Tensor,
+        level: Tensor,
+        rope: tuple[Tensor, Tensor],
+        mask: Mask,
+        texts: int,
+        cache: Cache | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Run every block.
 
@@ -105,7 +116,7 @@ class Core(nn.Module):
             if cache is not None:
                 heads, k = self.head_shape
                 past = cache.room(i, x.new_empty(x.shape[0], heads, x.shape[1], k))
-            x = block(x, rope, mask, texts, past)
+            x = block(x, level, rope, mask, texts, past)
             if i < self.skips:
                 early.append(x)
         return x, early

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmcore.attention import Mask
 from mmcore.config import MMCoreConfig
-from mmcore.layers import Attention, FeedForward, RMSNorm
+from mmcore.layers import Attention, FeedForward, RMSNorm, ZeroLinear
 
 
 class DecoderBlock(nn.Module):
@@ -22,15 +22,16 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
-        self.skip = nn.Linear(2 * config.width, config.width, bias=False)
+        self.skip = ZeroLinear(2 * config.width, config.width)
         self.attention = Attention(config.width, config.heads)
         self.feed_forward = FeedForward(config.width, config.ff_width)
+        self.level = nn.Parameter(torch.zeros(3 * config.width))
 
-    def forward(self, x: Tensor, skip: Tensor, rope: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor, level: Tensor, rope: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
         """x and skip (B, Lx, D) -> (B, Lx, D)."""
         x = x + self.skip(torch.cat((x, skip), -1))
         x = x + self.attention(x, rope, mask)
-        return x + self.feed_forward(x)
+        return x + self.feed_forward(x, level + self.level)
 
 
 class DiffusionDecoder(nn.Module):
@@ -40,9 +41,9 @@ class DiffusionDecoder(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_depth))
         self.norm = RMSNorm(config.width)
-        self.out = nn.Linear(config.width, config.patch_width, bias=False)
+        self.out = ZeroLinear(config.width, config.patch_width)
 
-    def forward(self, x: Tensor, early: list[Tensor], rope: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
+    def forward(self, x: Tensor, early: list[Tensor], level: Tensor, rope: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
         """(B, Lx, D) -> (B, Lx, P).
 
         Args:
@@ -52,5 +53,5 @@ class DiffusionDecoder(nn.Module):
             mask: each span seeing itself.
         """
         for block, skip in zip(self.blocks, reversed(early), strict=True):
-            x = block(x, skip, rope, mask)
+            x = block(x, skip, level, rope, mask)
         return self.out(self.norm(x))

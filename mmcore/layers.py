@@ -14,14 +14,27 @@ from mmcore.attention import Mask, attend
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root-mean-square norm with a learnt gain (arXiv 1910.07467), computed in float32."""
+    """Root-mean-square norm with a learnt gain (arXiv 1910.07467), computed in float32.
 
-    def __init__(self, width: int) -> None:
+    Args:
+        width: `D`.
+        gain: what the learnt gain begins at.
+    """
+
+    def __init__(self, width: int, gain: float = 1.0) -> None:
+        self.gain = gain
         super().__init__(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D), in the dtype of `x`."""
         return F.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+class ZeroLinear(nn.Linear):
+    """A matrix that begins at 0: what ends a residual branch, so that every block begins as the identity."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__(width_in, width_out, bias=False)
 
 
 class FeedForward(nn.Module):
@@ -32,12 +45,16 @@ class FeedForward(nn.Module):
         self.norm = RMSNorm(width)
         self.gate = nn.Linear(width, hidden, bias=False)
         self.up = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.down = ZeroLinear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
+    def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
+        """(..., D) -> (..., D); `level` (..., 3 D) shifts and scales what comes in, and scales what goes out."""
         x = self.norm(x)
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        if level is None:
+            return self.down(F.silu(self.gate(x)) * self.up(x))
+        shift, scale, gain = level.chunk(3, -1)
+        x = x * (1 + scale) + shift
+        return self.down(F.silu(self.gate(x)) * self.up(x)) * (1 + gain)
 
 
 def rotary_angles(positions: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -69,6 +86,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1).to(x.dtype)
 
 
+QUERY_GAIN = 2.0
+"""What the gain of queries begins at: a score may then reach 16 for heads of 64, and attention can be sharp."""
+
+
 class Attention(nn.Module):
     """Multi-head attention with QK-norm (arXiv 2302.05442) and rotary positions, behind its own norm."""
 
@@ -79,8 +100,8 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.query_norm = RMSNorm(width // heads)
+        self.out = ZeroLinear(width, width)
+        self.query_norm = RMSNorm(width // heads, gain=QUERY_GAIN)
         self.key_norm = RMSNorm(width // heads)
 
     def forward(

@@ -20,10 +20,10 @@ from transformers import PreTrainedModel
 from mmcore.attention import make_mask
 from mmcore.cache import Cache
 from mmcore.config import MMCoreConfig
-from mmcore.core import Core, PatchIn
-from mmcore.decoder import DiffusionDecoder
+from mmcore.core import Block, Core, PatchIn
+from mmcore.decoder import DecoderBlock, DiffusionDecoder
 from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
-from mmcore.layers import RMSNorm, rotary_angles
+from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles
 from mmcore.sequence import IGNORE, PackedSequence
 
 
@@ -83,17 +83,16 @@ class MMCoreModel(PreTrainedModel):
         | what ends a residual branch, or the decoder | 0                            |
         | every other matrix                          | normal, std 1 / sqrt(fan in) |
         """
-        if isinstance(module, nn.RMSNorm):
-            nn.init.ones_(module.weight)
+        if isinstance(module, RMSNorm):
+            nn.init.constant_(module.weight, module.gain)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, ZeroLinear):
+            nn.init.zeros_(module.weight)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
-        for name, child in module.named_children():
-            if name in ("out", "down", "skip") and module is not self.patch_in:
-                nn.init.zeros_(child.weight)  # type: ignore[arg-type]
-            elif name == "query_norm":
-                nn.init.constant_(child.weight, 2)  # type: ignore[arg-type]
+        elif isinstance(module, (Block, DecoderBlock)):
+            nn.init.zeros_(module.level)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The text head, tied to the embedding: (..., D) -> (..., vocabulary) float32."""
@@ -111,12 +110,12 @@ class MMCoreModel(PreTrainedModel):
         dtype = self._compute_dtype()
         config = self.config
         text = config.embedding_scale * self.embedding(seq.ids)
-        visual = self.patch_in(seq.patches, seq.grid, seq.level, seq.is_level)
+        visual, by_level = self.patch_in(seq.patches, seq.grid, seq.level, seq.is_level)
         x = torch.cat((text, visual), 1).to(dtype)  # (B, L, D)
         rope = rotary_angles(seq.coords, config.head_width, config.rope_theta)
         marks = seq.marks if cache is None else cache.joined(seq.marks)
         mask = make_mask(seq.marks, marks, dtype, self.backend)
-        x, early = self.core(x, rope, mask, lt, cache)
+        x, early = self.core(x, by_level, rope, mask, lt, cache)
         hidden = self.text_norm(x[:, :lt])
         target = slice(lt + lc, lt + lc + lx)
         if not lx:
@@ -125,6 +124,7 @@ class MMCoreModel(PreTrainedModel):
         patches = self.decoder(
             x[:, target],
             [e[:, target] for e in early],
+            by_level[:, lc:],
             (rope[0][:, :, target], rope[1][:, :, target]),
             make_mask(alone, alone, dtype, self.backend),
         )

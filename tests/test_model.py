@@ -10,6 +10,7 @@ import torch
 from mmcore.attention import PADDING
 from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Text, Video
+from mmcore.layers import QUERY_GAIN, ZeroLinear
 from mmcore.model import MMCoreModel, Output, flow_losses
 from mmcore.sequence import Strip, document_strip, pack
 from mmcore.tokenizers.pieces import document_pieces
@@ -81,6 +82,25 @@ def test_a_target_never_leaks_into_the_text(model, tokenizer, config, mixed) -> 
             outs.append(model(seq.with_targets(noise, torch.full(noise.shape[:2], 0.3))))
     assert torch.equal(outs[0].hidden, outs[1].hidden)
     assert not torch.equal(outs[0].patches, outs[1].patches)
+
+
+def test_a_fresh_model_adds_nothing_and_predicts_nothing(config, tokenizer, mixed) -> None:
+    """Residual branches begin at 0, in spite of the order in which `transformers` visits modules."""
+    model = MMCoreModel(config).eval()
+    seq, output = run(model, [[strip_of(mixed, tokenizer, config)]])
+    assert not output.patches.any()
+    embedded = config.embedding_scale * model.embedding(seq.ids)
+    torch.testing.assert_close(output.hidden, model.text_norm(embedded), atol=1e-6, rtol=0)
+    for name, p in model.named_parameters():
+        if name.endswith("query_norm.weight"):
+            assert (p == QUERY_GAIN).all(), name
+
+
+def test_a_fresh_models_matrices_keep_the_size_of_what_they_take(config) -> None:
+    """Those that do not end a branch: standard deviation 1 / sqrt(fan in), within a tenth."""
+    for name, module in MMCoreModel(config).named_modules():
+        if isinstance(module, torch.nn.Linear) and not isinstance(module, ZeroLinear):
+            assert module.weight.std().item() * module.in_features**0.5 == pytest.approx(1, rel=0.1), name
 
 
 def test_the_noise_level_matters(model, tokenizer, config, mixed) -> None:
