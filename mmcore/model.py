@@ -23,7 +23,7 @@ from mmcore.config import MMCoreConfig
 from mmcore.core import Block, Core, PatchIn
 from mmcore.decoder import DecoderBlock, DiffusionDecoder
 from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
-from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles
+from mmcore.layers import Attention, RMSNorm, ZeroLinear, rotary_angles
 from mmcore.sequence import IGNORE, PackedSequence
 
 
@@ -71,6 +71,19 @@ class MMCoreModel(PreTrainedModel):
         self.decoder = DiffusionDecoder(config)
         self.backend = "sdpa"
         self.post_init()
+        self._begin_alike()
+
+    @torch.no_grad()
+    def _begin_alike(self) -> None:
+        """Begin the keys of half of all heads as copies of their queries: they attend to what is alike, place included.
+
+        Mimetic initialization (arXiv 2305.09828) for rotary attention. With no such head no position had found its
+        place in a source after 24,000 documents; with all of them words were learnt late (training/LOG.md).
+        """
+        half = self.config.width // 2
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.key.weight[:half] = module.query.weight[:half]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Every weight's init.

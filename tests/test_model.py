@@ -10,7 +10,7 @@ import torch
 from mmcore.attention import PADDING
 from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Text, Video
-from mmcore.layers import QUERY_GAIN, ZeroLinear
+from mmcore.layers import QUERY_GAIN, Attention, ZeroLinear
 from mmcore.model import MMCoreModel, Output, flow_losses
 from mmcore.sequence import Strip, document_strip, pack
 from mmcore.tokenizers.pieces import document_pieces
@@ -94,6 +94,20 @@ def test_a_fresh_model_adds_nothing_and_predicts_nothing(config, tokenizer, mixe
     for name, p in model.named_parameters():
         if name.endswith("query_norm.weight"):
             assert (p == QUERY_GAIN).all(), name
+
+
+def test_a_fresh_model_attends_to_what_is_like_the_query(config, tmp_path: Path) -> None:
+    """Half of the keys begin as copies of queries, and what is loaded from a folder stays what was saved."""
+    model, half = MMCoreModel(config), config.width // 2
+    attentions = [m for m in model.modules() if isinstance(m, Attention)]
+    assert attentions
+    for attention in attentions:
+        same = (attention.key.weight == attention.query.weight).all(1)
+        assert same[:half].all() and not same[half:].any()
+    lively(model).save_pretrained(tmp_path)
+    for attention in MMCoreModel.from_pretrained(tmp_path).modules():
+        if isinstance(attention, Attention):
+            assert not (attention.key.weight == attention.query.weight).all(1).any()
 
 
 def test_a_fresh_models_matrices_keep_the_size_of_what_they_take(config) -> None:
