@@ -57,10 +57,14 @@ class FeedForward(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x)) * (1 + gain)
 
 
+def rotary_shares(head_width: int) -> tuple[int, int, int]:
+    """How many of a head's K / 2 pairs of channels turn with t, h and w: a quarter, three eighths, three eighths."""
+    pairs = head_width // 2
+    return pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8
+
+
 def rotary_angles(positions: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines of three-axis rotary positions (as M-RoPE, arXiv 2409.12191).
-
-    A quarter of the frequencies turns with t, three eighths each with h and w.
 
     Args:
         positions: (B, L, 3) integer (t, h, w).
@@ -69,12 +73,10 @@ def rotary_angles(positions: Tensor, head_width: int, theta: float) -> tuple[Ten
     Returns:
         cos and sin, each (B, 1, L, K / 2) float32.
     """
-    pairs = head_width // 2
-    share = (pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8)
     angles = [
         positions[..., axis, None].float()
         * theta ** -(torch.arange(n, dtype=torch.float32, device=positions.device) / n)
-        for axis, n in enumerate(share)
+        for axis, n in enumerate(rotary_shares(head_width))
     ]
     angle = torch.cat(angles, -1)[:, None]
     return angle.cos(), angle.sin()

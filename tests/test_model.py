@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmcore.attention import PADDING
+from mmcore.attention import PADDING, attend
 from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Text, Video
-from mmcore.layers import QUERY_GAIN, Attention, ZeroLinear
+from mmcore.layers import QUERY_GAIN, ZeroLinear
 from mmcore.model import MMCoreModel, Output, flow_losses
 from mmcore.sequence import Strip, document_strip, pack
 from mmcore.tokenizers.pieces import document_pieces
@@ -96,18 +96,26 @@ def test_a_fresh_model_adds_nothing_and_predicts_nothing(config, tokenizer, mixe
             assert (p == QUERY_GAIN).all(), name
 
 
-def test_a_fresh_model_attends_to_what_is_like_the_query(config, tmp_path: Path) -> None:
-    """Half of the keys begin as copies of queries, and what is loaded from a folder stays what was saved."""
-    model, half = MMCoreModel(config), config.width // 2
-    attentions = [m for m in model.modules() if isinstance(m, Attention)]
-    assert attentions
-    for attention in attentions:
-        same = (attention.key.weight == attention.query.weight).all(1)
-        assert same[:half].all() and not same[half:].any()
-    lively(model).save_pretrained(tmp_path)
-    for attention in MMCoreModel.from_pretrained(tmp_path).modules():
-        if isinstance(attention, Attention):
-            assert not (attention.key.weight == attention.query.weight).all(1).any()
+def test_a_fresh_model_looks_up_places(config, tokenizer, monkeypatch) -> None:
+    """The first head of every block of the core finds a patch's place in a source, however far the words set it."""
+    shares: list[torch.Tensor] = []
+
+    def recorded(q, k, v, mask):
+        shares.append((q @ k.mT * q.shape[-1] ** -0.5 + mask.additive).softmax(-1))
+        return attend(q, k, v, mask)
+
+    monkeypatch.setattr("mmcore.layers.attend", recorded)
+    words = Text("now make this ball the red one")
+    edit = Document((Video(noise_clip(1, 4)), words, Video(noise_clip(2, 4), 8.0, True)))
+    strip = document_strip(document_pieces(edit, tokenizer, config.patch), last_context=False)
+    seq, _ = run(MMCoreModel(config).eval(), [[strip]])
+    lt, lc, lx = seq.lengths
+    assert lc == lx
+    for share in shares[: config.depth]:
+        to_source = share[0, 0, lt + lc + 1 :, lt + 1 : lt + lc]  # (N, N), level positions left out
+        same = to_source.trace() / (lc - 1)
+        other = to_source.mean()
+        assert same > 3 * other
 
 
 def test_a_fresh_models_matrices_keep_the_size_of_what_they_take(config) -> None:
