@@ -87,7 +87,9 @@ class MMCoreModel(PreTrainedModel):
         waves = torch.arange(len(read)) % GRID_WAVES >= GRID_WAVES - 2
         half, timed = config.head_width // 2, rotary_shares(config.head_width)[0]
         turns_with_time = torch.arange(config.head_width) % half < timed
-        for block in self.core.blocks:
+        for block in self.core.modules():
+            if not isinstance(block, Block):
+                continue
             look = nn.init.orthogonal_(torch.empty(config.head_width, int(waves.sum()))) @ read[waves]
             look /= look.norm(dim=1).mean()
             block.attention.key.weight[: config.head_width] = look

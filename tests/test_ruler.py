@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmcore.document import Document, Image, Text, Video
 from mmcore.pipeline import Pipeline
-from mmcore.training.evaluate import baseline, evaluate, floor, is_right, psnr, shows, table, turns, wilson
+from mmcore.training.evaluate import baseline, evaluate, floor, psnr, table, wilson
+from mmcore.training.judge import judge, shows, turns
+from mmcore.training.world.language import caption
+from mmcore.training.world.parse import Meaning, Said, meaning, parse
 from mmcore.training.world.readout import read_scene
 from mmcore.training.world.render import render
 from mmcore.training.world.scene import Scene, Solid, sample_scene
@@ -32,7 +37,7 @@ def test_a_true_clip_is_read_right(seed: int) -> None:
     shown = Shown(sample_scene(rng, moving=True), clip=True)
     found = read_scene(worn(rng, shown.written().frames))
     assert found.scene.backdrop == shown.scene.backdrop and found.error < 20
-    assert shown.told(found.scene) == shown.caption
+    assert shown.asked_of(found.scene) == parse(shown.caption)
     for solid, true in zip(found.scene.solids, shown.scene.solids, strict=True):
         assert abs(solid.x - true.x) < 0.15 and abs(solid.z - true.z) < 0.3
 
@@ -80,6 +85,52 @@ def test_what_was_left_open_may_be_anything() -> None:
 
 
 @pytest.mark.quick
+@given(seed=st.integers(0, 2**32), clip=st.booleans(), placed=st.booleans(), sized=st.tuples(*[st.booleans()] * 3))
+def test_every_description_says_what_it_was_made_from(
+    seed: int, clip: bool, placed: bool, sized: tuple[bool, ...]
+) -> None:
+    scene = sample_scene(np.random.default_rng(seed), moving=clip)
+    assert parse(caption(scene, clip, sized, placed)) == meaning(scene, clip, sized, placed)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "words",
+    ["", "nothing", "a red", "a red ball and", "red ball", "a red ball or a blue cube", "a red ball in a gray", "yes"],
+)
+def test_what_is_no_description_says_nothing(words: str) -> None:
+    assert parse(words) is None
+
+
+@pytest.mark.quick
+def test_what_one_leaves_open_does_not_tell_two_apart() -> None:
+    full = parse("a large red ball bounces, at night")
+    assert full is not None and full == Meaning((Said("ball", "red", "large", "bounce"),), "night")
+    assert full.as_far_as(Meaning((Said("ball", "red"),))) == Meaning((Said("ball", "red"),))
+    assert full.as_far_as(Meaning(())) == full
+
+
+def test_a_sentence_must_fit_its_picture_and_what_was_asked_for() -> None:
+    turn = next(t for i in range(99) for t in turns(sample_example(i, "text to image"))[:1] if t.true.text)
+    words, picture = turn.true.segments
+    assert judge(turn, turn.true).right
+    lie = "here it is: a large red ball and a small blue cube at night"
+    assert words != Text(lie, True) and not judge(turn, Document((Text(lie, True), picture))).right
+
+
+@pytest.mark.quick
+def test_a_caption_is_judged_by_part() -> None:
+    turn = next(t for i in range(99) for t in turns(sample_example(i, "image to text")) if " and " in t.true.text)
+    told = (
+        turn.true.text.replace("large", "small")
+        if "large" in turn.true.text
+        else turn.true.text.replace("small", "large")
+    )
+    verdict = judge(turn, Document((Text(told, True),)))
+    assert not verdict.right and not verdict.parts.pop("sizes") and all(verdict.parts.values())
+
+
+@pytest.mark.quick
 def test_a_conversation_is_cut_at_its_replies() -> None:
     example = sample_example(11, "chat")
     cut = turns(example)
@@ -94,10 +145,10 @@ def test_a_conversation_is_cut_at_its_replies() -> None:
 @pytest.mark.quick
 def test_words_are_right_word_for_word_and_media_do_not_stand_for_words() -> None:
     turn = turns(sample_example(0, "image question"))[0]
-    assert is_right(turn, turn.true)
-    assert not is_right(turn, Document((Text(turn.true.text + " ", True),)))
-    assert not is_right(turn, Document((*turn.true.segments, *turn.asked.media)))
-    assert not is_right(turn, Document())
+    assert judge(turn, turn.true).right
+    assert not judge(turn, Document((Text(turn.true.text + " ", True),))).right
+    assert not judge(turn, Document((*turn.true.segments, *turn.asked.media))).right
+    assert not judge(turn, Document()).right
 
 
 @pytest.mark.quick

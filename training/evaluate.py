@@ -2,16 +2,10 @@
 
     report = evaluate(mmcore.load(), count=30); print(table(report.scores)); report.save(Path("report"))
 
-An answer is right or wrong, whole, and nothing that writes well can talk its way past:
-
-- words are right if they are the true ones, word for word;
-- a picture or a clip is right if `world.readout` reads from its pixels what was asked for: every solid with its shape,
-  colour, size and motion, in the order asked for, before the right backdrop, and no other solid;
-- a reply is of the right kind if it is made of words, pictures and clips as the true one is, no more and no fewer.
-
-Beside each share stand its 95 % interval (Wilson 1927), the floor (how often the readout reads the true render right)
-and a trivial baseline: for words the commonest truth, for media another document's true medium. Edits whose result is
-known to the pixel are also given in dB of PSNR, beside that of leaving the medium as it is.
+What is right is said in `training/judge.py`. Beside each share stand its 95 % interval (Wilson 1927), the floor (how
+often the ruler finds the truth right), a trivial baseline (for words the commonest truth, for media another document's
+true medium), and by attribute how often all solids have it right. Edits whose result is known to the pixel are also
+given in dB of PSNR, beside that of leaving the medium as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +14,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -33,8 +27,8 @@ from mmcore.document import Document, Text
 from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
 from mmcore.training.data import VALIDATION
-from mmcore.training.world.readout import read_scene
-from mmcore.training.world.tasks import TASKS, Example, Shown, sample_example
+from mmcore.training.judge import PARTS, Turn, Verdict, judge, kinds, turns
+from mmcore.training.world.tasks import TASKS, sample_example
 
 BATCH = 8
 
@@ -55,6 +49,7 @@ class Score:
         floor: what the ruler gives to the truth; None where that is certain.
         baseline: what a trivial answer gets.
         count: how many were scored.
+        parts: by attribute (`PARTS`), the share of replies in which it is right for all solids.
     """
 
     task: str
@@ -65,36 +60,7 @@ class Score:
     floor: float | None
     baseline: float | None
     count: int
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One reply to be written.
-
-    Args:
-        asked: all that comes before it, as it truly was.
-        true: the true reply.
-        shown: what the true reply's media show.
-    """
-
-    asked: Document
-    true: Document
-    shown: tuple[Shown, ...]
-
-
-def turns(example: Example) -> list[Turn]:
-    """Every reply of a document, with what comes before it."""
-    segments, shown = example.document.segments, list(example.shown)
-    found: list[Turn] = []
-    begin = 0
-    while any(s.learn for s in segments[begin:]):
-        first = next(i for i in range(begin, len(segments)) if segments[i].learn)
-        end = next((i for i in range(first, len(segments)) if not segments[i].learn), len(segments))
-        true = Document(segments[first:end])
-        media, shown = shown[: len(true.media)], shown[len(true.media) :]
-        found.append(Turn(Document(segments[:first]), true, tuple(media)))
-        begin = end
-    return found
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -112,25 +78,6 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 99.0 if mean == 0 else 10 * math.log10(255**2 / mean)
 
 
-def kinds(document: Document) -> list[str]:
-    """What a reply is made of."""
-    return [type(segment).__name__ for segment in document]
-
-
-def shows(frames: np.ndarray, shown: Shown) -> bool:
-    """Whether frames show what was asked for."""
-    return shown.told(read_scene(frames).scene) == shown.told(shown.scene)
-
-
-def is_right(turn: Turn, reply: Document) -> bool:
-    """Whether a reply is of the right kind, and its media show, or else its words say, the truth."""
-    if kinds(reply) != kinds(turn.true):
-        return False
-    if not turn.shown:
-        return reply.text == turn.true.text
-    return all(shows(made.frames, shown) for made, shown in zip(reply.media, turn.shown, strict=True))
-
-
 def replies(pipeline: Pipeline, asked: Sequence[Turn], seed: int) -> list[Document]:
     """What the model answers, deciding for itself with what."""
     requests = [Request(turn.asked, seed=seed + i) for i, turn in enumerate(asked)]
@@ -145,7 +92,7 @@ class Case:
     task: str
     turn: Turn
     reply: Document
-    right: bool
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -160,7 +107,7 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "scores.json").write_text(json.dumps([vars(score) for score in self.scores], indent=1) + "\n")
         for name, right in (("right", True), ("wrong", False)):
-            pages = [page(c.turn.asked + c.reply, c.task) for c in self.cases if c.right == right]
+            pages = [page(c.turn.asked + c.reply, c.task) for c in self.cases if c.verdict.right == right]
             sheet(pages[:SHOWN], columns=4).save(folder / f"{name}.png")
 
 
@@ -181,10 +128,11 @@ def evaluate(pipeline: Pipeline, count: int, tasks: Sequence[str] = tuple(TASKS)
             documents = [document[:1] for document in documents]
         asked = [turn for document in documents for turn in document]
         made = replies(pipeline, asked, seed=0)
-        judged = [Case(task, t, reply, is_right(t, reply)) for t, reply in zip(asked, made, strict=True)]
-        verdicts = iter([case.right for case in judged])
+        judged = [Case(task, t, reply, judge(t, reply)) for t, reply in zip(asked, made, strict=True)]
+        verdicts = iter([case.verdict.right for case in judged])
         right = [all(list(islice(verdicts, len(document)))) for document in documents]
-        scores.append(share(task, "right", right, floor(documents), baseline(documents)))
+        row = share(task, "right", right, floor(documents), baseline(documents))
+        scores.append(replace(row, parts=by_part([case.verdict for case in judged])))
         if task.endswith("edit"):
             scores.append(closeness(task, asked, made))
         cases += judged
@@ -198,11 +146,17 @@ def share(task: str, measure: str, right: Sequence[bool], top: float | None, tri
     return Score(task, measure, fmean(right), low, high, top, trivial, len(right))
 
 
+def by_part(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """For each attribute the share of replies, among those that tell or show scenes, in which it is right."""
+    told = [verdict.parts for verdict in verdicts if verdict.parts]
+    return {name: fmean(parts[name] for parts in told) for name in PARTS} if told else {}
+
+
 def floor(documents: Sequence[Sequence[Turn]]) -> float | None:
     """How often the true media are found to be right."""
     if not any(turn.shown for document in documents for turn in document):
         return None
-    return fmean(all(is_right(turn, turn.true) for turn in document) for document in documents)
+    return fmean(all(judge(turn, turn.true).right for turn in document) for document in documents)
 
 
 def baseline(documents: Sequence[Sequence[Turn]]) -> float:
@@ -216,7 +170,8 @@ def baseline(documents: Sequence[Sequence[Turn]]) -> float:
             return turn.true.text == commonest
         other = others[(others.index(turn.shown[0]) + 1) % len(others)]
         return all(
-            shown.clip == other.clip and shown.told(other.scene) == shown.told(shown.scene) for shown in turn.shown
+            shown.clip == other.clip and shown.asked_of(other.scene) == shown.asked_of(shown.scene)
+            for shown in turn.shown
         )
 
     return fmean(all(lucky(turn) for turn in document) for document in documents)
@@ -242,9 +197,13 @@ def _adds(asked: Document) -> bool:
 
 def table(scores: Sequence[Score]) -> str:
     """The report."""
-    lines = [f"{'task':16} {'measure':11} {'model':>6} {'95 % interval':>15} {'floor':>6} {'baseline':>9} {'count':>6}"]
+    head = f"{'task':15} {'measure':10} {'model':>6} {'95 % interval':>14} {'floor':>5} {'baseline':>8} {'count':>5}"
+    lines = [head + "".join(f"{name:>9}" for name in PARTS)]
     for s in scores:
         interval = f"[{s.low:.2f}, {s.high:.2f}]"
         top, trivial = ("" if v is None else f"{v:.2f}" for v in (s.floor, s.baseline))
-        lines.append(f"{s.task:16} {s.measure:11} {s.value:6.2f} {interval:>15} {top:>6} {trivial:>9} {s.count:6}")
+        parts = "".join(f"{s.parts[name]:9.2f}" for name in s.parts)
+        lines.append(
+            f"{s.task:15} {s.measure:10} {s.value:6.2f} {interval:>14} {top:>5} {trivial:>8} {s.count:5}{parts}"
+        )
     return "\n".join(lines)

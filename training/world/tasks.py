@@ -16,11 +16,15 @@ import numpy as np
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.training.world.edits import animate, sample_edit
 from mmcore.training.world.language import ask_caption, caption, casual, question, request
+from mmcore.training.world.parse import Meaning, meaning
 from mmcore.training.world.render import render
 from mmcore.training.world.scene import Scene, sample_scene
 from mmcore.training.world.wear import worn
 
 FRAMES, FPS, SIZE = 16, 8.0, (64, 64)
+
+HERE = "here it is: "
+"""How a sentence begins that comes with a medium and says what it shows."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,14 @@ class Shown:
         """What is to be seen."""
         return caption(self.scene, self.clip)
 
-    def told(self, scene: Scene) -> str:
-        """As much of a scene as was asked for of this one: equal words mean that it is what was asked for."""
-        return caption(scene, self.clip, self.sized, self.placed)
+    @property
+    def request(self) -> str:
+        """As much of it as was asked for."""
+        return caption(self.scene, self.clip, self.sized, self.placed)
+
+    def asked_of(self, scene: Scene) -> Meaning:
+        """As much of another scene as was asked for of this one: what both say must be equal."""
+        return meaning(scene, self.clip, self.sized, self.placed)
 
     def written(self) -> Image | Video:
         """Drawn or filmed, as the model is to write it."""
@@ -82,7 +91,7 @@ def asked_for(rng: np.random.Generator, clip: bool, polite: bool) -> tuple[Text,
     all_sized = bool(rng.random() < 0.5)
     sized = tuple(all_sized and bool(rng.random() < 0.8) for _ in range(3))
     shown = replace(shown, sized=sized, placed=bool(rng.random() < 0.5))
-    return _user(rng, request(rng, shown.told(shown.scene), clip, polite)), shown
+    return _user(rng, request(rng, shown.request, clip, polite)), shown
 
 
 def _user(rng: np.random.Generator, words: str) -> Text:
@@ -97,7 +106,7 @@ def _given(rng: np.random.Generator, medium: Segment, words: str) -> tuple[Segme
 
 def _with_sentence(shown: Shown) -> tuple[Segment, ...]:
     """A medium with a sentence that says what it shows: the answer to who asked politely."""
-    return Text(f"here it is: {shown.caption}", True), shown.written()
+    return Text(HERE + shown.caption, True), shown.written()
 
 
 def write_medium(rng: np.random.Generator, clip: bool) -> Lines:

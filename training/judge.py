@@ -1,0 +1,114 @@
+"""Whether a reply is right: read from its pixels and words, by what was asked for.
+
+    verdict = judge(turn, reply); verdict.right, verdict.parts["colours"]
+
+An answer is right or wrong, whole, and nothing that writes well can talk its way past:
+
+- a description is right if `world.parse` reads the true scene from it; an answer, if it is the true one word for word;
+- a picture or a clip is right if `world.readout` reads from its pixels what was asked for: every solid with its shape,
+  colour, size and motion, in the order asked for, before the right backdrop, and no other solid; a sentence that comes
+  with it must say so too;
+- a reply is of the right kind if it is made of words, pictures and clips as the true one is, no more and no fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmcore.document import Document
+from mmcore.training.world.parse import Meaning, meaning, parse
+from mmcore.training.world.readout import read_scene
+from mmcore.training.world.scene import Scene
+from mmcore.training.world.tasks import HERE, Example, Shown
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One reply to be written.
+
+    Args:
+        asked: all that comes before it, as it truly was.
+        true: the true reply.
+        shown: what the true reply's media show.
+    """
+
+    asked: Document
+    true: Document
+    shown: tuple[Shown, ...]
+
+
+def turns(example: Example) -> list[Turn]:
+    """Every reply of a document, with what comes before it."""
+    segments, shown = example.document.segments, list(example.shown)
+    found: list[Turn] = []
+    begin = 0
+    while any(s.learn for s in segments[begin:]):
+        first = next(i for i in range(begin, len(segments)) if segments[i].learn)
+        end = next((i for i in range(first, len(segments)) if not segments[i].learn), len(segments))
+        true = Document(segments[first:end])
+        media, shown = shown[: len(true.media)], shown[len(true.media) :]
+        found.append(Turn(Document(segments[:first]), true, tuple(media)))
+        begin = end
+    return found
+
+
+def kinds(document: Document) -> list[str]:
+    """What a reply is made of."""
+    return [type(segment).__name__ for segment in document]
+
+
+PARTS: dict[str, Callable[[Meaning], object]] = {
+    "count": lambda said: len(said.solids),
+    "shapes": lambda said: [s.shape for s in said.solids],
+    "colours": lambda said: [s.colour for s in said.solids],
+    "sizes": lambda said: [s.size for s in said.solids],
+    "motions": lambda said: [s.motion for s in said.solids],
+    "backdrop": lambda said: said.backdrop,
+}
+"""What a meaning is made of."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a reply is right as a whole, and for what it tells or shows of scenes, by attribute."""
+
+    right: bool
+    parts: dict[str, bool] = field(default_factory=dict)
+
+
+def shows(frames: np.ndarray, shown: Shown) -> bool:
+    """Whether frames show what was asked for."""
+    return shown.asked_of(read_scene(frames).scene) == shown.asked_of(shown.scene)
+
+
+def judge(turn: Turn, reply: Document) -> Verdict:
+    """Read a reply's media and words, and compare them with what was asked for."""
+    right_kind = kinds(reply) == kinds(turn.true)
+    if turn.shown:
+        wanted = [shown.asked_of(shown.scene) for shown in turn.shown]
+        seen = [read_scene(medium.frames).scene for medium in reply.media] if right_kind else []
+        found = [shown.asked_of(scene) for shown, scene in zip(turn.shown, seen, strict=False)]
+        agree = not reply.text or all(
+            says(reply.text, shown, scene) for shown, scene in zip(turn.shown, seen, strict=False)
+        )
+    else:
+        told = parse(turn.true.text)
+        if told is None:
+            return Verdict(right_kind and reply.text == turn.true.text)
+        wanted, said, agree = [told], parse(reply.text) if right_kind else None, True
+        found = [] if said is None else [said]
+    parts = {
+        name: len(found) == len(wanted) and all(part(a) == part(b) for a, b in zip(found, wanted, strict=True))
+        for name, part in PARTS.items()
+    }
+    return Verdict(found == wanted and agree, parts)
+
+
+def says(words: str, shown: Shown, seen: Scene) -> bool:
+    """Whether a sentence that comes with a medium says what was asked for, and what the medium shows."""
+    said = parse(words.removeprefix(HERE))
+    wanted = shown.asked_of(shown.scene)
+    return said is not None and said.as_far_as(wanted) == wanted and said == meaning(seen, shown.clip)
