@@ -80,9 +80,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("changes", nargs="*", metavar="key=value", help="lines of the recipe to change")
     made.add_argument("--out", help="the run's folder (default: runs/RECIPE); a run that has begun goes on")
 
-    made = command("eval", "score a model on documents that it was not trained on", "mmcore eval --count 50")
-    made.add_argument("--count", type=int, default=30, help="documents for each task (default 30)")
-    made.add_argument("--tasks", help="some tasks only, with commas between them")
+    made = command("eval", "score a model on documents that it was not trained on", "mmcore eval --tasks t2v,edit")
+    made.add_argument("--count", "--n", type=int, default=30, help="documents for each task (default 30)")
+    made.add_argument("--quick", action="store_const", const=4, dest="count", help="the same as --count 4")
+    made.add_argument(
+        "--tasks", help="some tasks only, with commas between them; t2i, t2v, i2v, caption, question, edit"
+    )
     made.add_argument("--out", help="a folder for scores.json and sheets of what was asked and answered")
 
     command("info", "say what a model is", "mmcore info --json")
@@ -271,11 +274,12 @@ def evaluate(options: argparse.Namespace) -> None:
     """mmcore eval"""
     from mmcore.training.evaluate import evaluate as run
     from mmcore.training.evaluate import table
-    from mmcore.training.world.tasks import TASKS
+    from mmcore.training.world.tasks import GROUPS, TASKS
 
     if options.count < 1:
         raise MMCoreError(f"--count must be at least 1, got {options.count}")
-    tasks = options.tasks.split(",") if options.tasks else list(TASKS)
+    named = options.tasks.split(",") if options.tasks else list(TASKS)
+    tasks = [task for name in named for task in GROUPS.get(name, (name,))]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise MMCoreError(f"no task {unknown[0]!r}; known are: {', '.join(TASKS)}")
     report = run(loaded(options), options.count, tasks)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mmcore.document import Document, Image, Text, Video
 from mmcore.pipeline import Pipeline
-from mmcore.training.evaluate import baseline, evaluate, floor, psnr, table, wilson
-from mmcore.training.judge import judge, shows, turns
+from mmcore.training.evaluate import baseline, closeness, evaluate, floor, psnr, table, wilson
+from mmcore.training.judge import KEPT, Turn, judge, shows, turns
 from mmcore.training.world.language import caption
 from mmcore.training.world.parse import Meaning, Said, meaning, parse
 from mmcore.training.world.readout import read_scene
@@ -116,6 +116,41 @@ def test_a_sentence_must_fit_its_picture_and_what_was_asked_for() -> None:
     assert judge(turn, turn.true).right
     lie = "here it is: a large red ball and a small blue cube at night"
     assert words != Text(lie, True) and not judge(turn, Document((Text(lie, True), picture))).right
+
+
+GREEN = TRUE.swap(0, replace(BALL, colour="green"))
+
+EDITS: dict[str, tuple[Scene, bool, bool]] = {
+    "done": (GREEN, True, True),
+    "nothing done": (TRUE, False, True),
+    "done, and the other one too": (GREEN.swap(1, replace(CUBE, colour="pink")), False, False),
+    "done, on another backdrop": (replace(GREEN, backdrop="night"), False, False),
+    "another colour": (TRUE.swap(0, replace(BALL, colour="purple")), False, True),
+    "done, the other one gone": (GREEN.without(1), False, False),
+}
+"""What came of "make the ball green", whether that is right, and whether the rest is kept."""
+
+
+def edited(clip: bool) -> Turn:
+    shown = Shown(GREEN, clip, before=TRUE)
+    asked = Document((Shown(TRUE, clip).written(), Text("make the ball green")))
+    return Turn(asked, Document((shown.written(),)), (shown,))
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_is_judged_by_what_it_changes_and_by_what_it_leaves(name: str) -> None:
+    made, right, kept = EDITS[name]
+    verdict = judge(edited(True), Document((Shown(made, True).written(),)))
+    assert (verdict.right, verdict.parts[KEPT]) == (right, kept)
+
+
+@pytest.mark.quick
+def test_decibels_are_told_apart_where_an_edit_changes_nothing() -> None:
+    """Who gives the source back is far from the truth as a whole, and equal to it elsewhere."""
+    turn = edited(False)
+    whole, kept = closeness("image edit", [turn], [Document(turn.asked.media)])
+    assert whole.value < 30 and kept.value > 50
+    assert [s.value for s in closeness("image edit", [turn], [Document()])] == [0, 0]
 
 
 @pytest.mark.quick

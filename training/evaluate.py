@@ -27,10 +27,13 @@ from mmcore.document import Document, Text
 from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
 from mmcore.training.data import VALIDATION
-from mmcore.training.judge import PARTS, Turn, Verdict, judge, kinds, turns
+from mmcore.training.judge import KEPT, PARTS, Turn, Verdict, judge, kinds, turns
 from mmcore.training.world.tasks import TASKS, sample_example
 
 BATCH = 8
+
+UNCHANGED = 2
+"""A pixel that an edit changes by no more than this, of 255, is to stay as it is."""
 
 SHOWN = 48
 """Cases on a sheet."""
@@ -42,14 +45,15 @@ class Score:
 
     Args:
         task: what was asked.
-        measure: "right" (share in [0, 1]), "right kind" (the same) or "psnr" (dB).
+        measure: "right" or "right kind" (shares in [0, 1]), "psnr" or "psnr kept" (dB).
         value: the model's.
         low: lower end of the 95 % interval.
         high: its upper end.
         floor: what the ruler gives to the truth; None where that is certain.
         baseline: what a trivial answer gets.
         count: how many were scored.
-        parts: by attribute (`PARTS`), the share of replies in which it is right for all solids.
+        parts: by attribute (`judge.PARTS`), the share of replies in which it is right for all solids; for edits also
+            `judge.KEPT`.
     """
 
     task: str
@@ -132,9 +136,9 @@ def evaluate(pipeline: Pipeline, count: int, tasks: Sequence[str] = tuple(TASKS)
         verdicts = iter([case.verdict.right for case in judged])
         right = [all(list(islice(verdicts, len(document)))) for document in documents]
         row = share(task, "right", right, floor(documents), baseline(documents))
-        scores.append(replace(row, parts=by_part([case.verdict for case in judged])))
+        scores.append(replace(row, parts=shares([case.verdict for case in judged])))
         if task.endswith("edit"):
-            scores.append(closeness(task, asked, made))
+            scores += closeness(task, asked, made)
         cases += judged
     of_kind = [kinds(case.reply) == kinds(case.turn.true) for case in cases]
     return Report((*scores, share("all of these", "right kind", of_kind, None, None)), tuple(cases))
@@ -146,10 +150,10 @@ def share(task: str, measure: str, right: Sequence[bool], top: float | None, tri
     return Score(task, measure, fmean(right), low, high, top, trivial, len(right))
 
 
-def by_part(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """For each attribute the share of replies, among those that tell or show scenes, in which it is right."""
-    told = [verdict.parts for verdict in verdicts if verdict.parts]
-    return {name: fmean(parts[name] for parts in told) for name in PARTS} if told else {}
+def shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """For each attribute the share of replies in which it is right, of those that it matters to."""
+    told = {name: [v.parts[name] for v in verdicts if name in v.parts] for name in (*PARTS, KEPT)}
+    return {name: fmean(right) for name, right in told.items() if right}
 
 
 def floor(documents: Sequence[Sequence[Turn]]) -> float | None:
@@ -177,17 +181,29 @@ def baseline(documents: Sequence[Sequence[Turn]]) -> float:
     return fmean(all(lucky(turn) for turn in document) for document in documents)
 
 
-def closeness(task: str, asked: Sequence[Turn], made: Sequence[Document]) -> Score:
-    """PSNR of edited media. What adds a solid is left out, since its place is open; a missing medium gets 0 dB."""
+def closeness(task: str, asked: Sequence[Turn], made: Sequence[Document]) -> tuple[Score, Score]:
+    """PSNR of edited media, all of the picture and where the edit changes nothing; a missing medium gets 0 dB.
+
+    What adds a solid is left out, since its place is open.
+    """
     pairs = [(turn, reply) for turn, reply in zip(asked, made, strict=True) if not _adds(turn.asked)]
-    values = [
-        psnr(reply.media[0].frames, turn.true.media[0].frames) if kinds(reply) == kinds(turn.true) else 0.0
-        for turn, reply in pairs
-    ]
-    error = 1.96 * float(np.std(values)) / math.sqrt(len(values))
-    left = fmean(psnr(turn.asked.media[0].frames, turn.true.media[0].frames) for turn, _ in pairs)
-    mean = fmean(values)
-    return Score(task, "psnr", mean, mean - error, mean + error, None, left, len(values))
+    rows: list[list[tuple[float, float]]] = [[], []]
+    for turn, reply in pairs:
+        shown, true, given = turn.shown[0], turn.true.media[0].frames, turn.asked.media[0].frames
+        assert shown.before is not None
+        before = replace(shown, scene=shown.before).written().frames
+        same = np.abs(before.astype(int) - true).max(-1) <= UNCHANGED
+        made_one = reply.media[0].frames if kinds(reply) == kinds(turn.true) else None
+        for row, where in zip(rows, (np.ones_like(same), same), strict=True):
+            reached = 0.0 if made_one is None else psnr(made_one[where], true[where])
+            row.append((reached, psnr(given[where], true[where])))
+    measures = ("psnr", "psnr kept")
+    scores: list[Score] = []
+    for measure, row in zip(measures, rows, strict=True):
+        values, left = [v for v, _ in row], fmean(v for _, v in row)
+        mean, error = fmean(values), 1.96 * float(np.std(values)) / math.sqrt(len(values))
+        scores.append(Score(task, measure, mean, mean - error, mean + error, None, left, len(values)))
+    return scores[0], scores[1]
 
 
 def _adds(asked: Document) -> bool:
@@ -198,11 +214,12 @@ def _adds(asked: Document) -> bool:
 def table(scores: Sequence[Score]) -> str:
     """The report."""
     head = f"{'task':15} {'measure':10} {'model':>6} {'95 % interval':>14} {'floor':>5} {'baseline':>8} {'count':>5}"
-    lines = [head + "".join(f"{name:>9}" for name in PARTS)]
+    columns = (*PARTS, KEPT)
+    lines = [head + "".join(f"{name:>9}" for name in columns)]
     for s in scores:
         interval = f"[{s.low:.2f}, {s.high:.2f}]"
         top, trivial = ("" if v is None else f"{v:.2f}" for v in (s.floor, s.baseline))
-        parts = "".join(f"{s.parts[name]:9.2f}" for name in s.parts)
+        parts = "".join(f"{s.parts[name]:9.2f}" if name in s.parts else " " * 9 for name in columns).rstrip()
         lines.append(
             f"{s.task:15} {s.measure:10} {s.value:6.2f} {interval:>14} {top:>5} {trivial:>8} {s.count:5}{parts}"
         )

@@ -13,7 +13,8 @@ An answer is right or wrong, whole, and nothing that writes well can talk its wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,6 +71,9 @@ PARTS: dict[str, Callable[[Meaning], object]] = {
 }
 """What a meaning is made of."""
 
+KEPT = "kept"
+"""For edits: whether what was not to change is as it was, whatever became of the rest."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -88,23 +92,42 @@ def judge(turn: Turn, reply: Document) -> Verdict:
     """Read a reply's media and words, and compare them with what was asked for."""
     right_kind = kinds(reply) == kinds(turn.true)
     if turn.shown:
-        wanted = [shown.asked_of(shown.scene) for shown in turn.shown]
-        seen = [read_scene(medium.frames).scene for medium in reply.media] if right_kind else []
-        found = [shown.asked_of(scene) for shown, scene in zip(turn.shown, seen, strict=False)]
-        agree = not reply.text or all(
-            says(reply.text, shown, scene) for shown, scene in zip(turn.shown, seen, strict=False)
-        )
-    else:
-        told = parse(turn.true.text)
-        if told is None:
-            return Verdict(right_kind and reply.text == turn.true.text)
-        wanted, said, agree = [told], parse(reply.text) if right_kind else None, True
-        found = [] if said is None else [said]
-    parts = {
-        name: len(found) == len(wanted) and all(part(a) == part(b) for a, b in zip(found, wanted, strict=True))
+        return judge_media(turn.shown, reply if right_kind else Document())
+    told = parse(turn.true.text)
+    if told is None:
+        return Verdict(right_kind and reply.text == turn.true.text)
+    said = parse(reply.text) if right_kind else None
+    return Verdict(said == told, by_part([said] if said else [], [told]))
+
+
+def judge_media(wanted: Sequence[Shown], reply: Document) -> Verdict:
+    """Judge a reply of the right kind; one without media is of the wrong kind."""
+    seen = [read_scene(medium.frames).scene for medium in reply.media]
+    pairs = list(zip(wanted, seen, strict=False))
+    asked, found = [w.asked_of(w.scene) for w in wanted], [w.asked_of(scene) for w, scene in pairs]
+    parts = by_part(found, asked)
+    if any(w.before for w in wanted):
+        parts[KEPT] = bool(seen) and all(keeps(w, scene) for w, scene in pairs)
+    agree = not reply.text or all(says(reply.text, w, scene) for w, scene in pairs)
+    return Verdict(found == asked and agree, parts)
+
+
+def by_part(found: Sequence[Meaning], wanted: Sequence[Meaning]) -> dict[str, bool]:
+    """For each attribute whether it is right in all that was wanted."""
+    whole = len(found) == len(wanted)
+    return {
+        name: whole and all(part(a) == part(b) for a, b in zip(found, wanted, strict=True))
         for name, part in PARTS.items()
     }
-    return Verdict(found == wanted and agree, parts)
+
+
+def keeps(shown: Shown, seen: Scene) -> bool:
+    """Whether all that an edit leaves as it was is still there: solids, by all that is told of them, and backdrop."""
+    if shown.before is None:
+        return True
+    before, after, now = (meaning(scene, shown.clip) for scene in (shown.before, shown.scene, seen))
+    left = Counter(before.solids) & Counter(after.solids)
+    return left <= Counter(now.solids) and (before.backdrop != after.backdrop or now.backdrop == after.backdrop)
 
 
 def says(words: str, shown: Shown, seen: Scene) -> bool:

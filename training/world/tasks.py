@@ -36,12 +36,14 @@ class Shown:
         clip: whether its motions are to be seen.
         sized: for each solid, whether its size was told.
         placed: whether the backdrop was told.
+        before: the scene that it was made from, if it is an edit.
     """
 
     scene: Scene
     clip: bool
     sized: tuple[bool, ...] = (True, True, True)
     placed: bool = True
+    before: Scene | None = None
 
     @property
     def caption(self) -> str:
@@ -137,7 +139,7 @@ def edit(rng: np.random.Generator, clip: bool) -> Lines:
     """A picture or a clip, changed by instruction."""
     shown = draw(rng, clip)
     change = sample_edit(rng, shown.scene, clip)
-    changed = Shown(change.scene, clip)
+    changed = Shown(change.scene, clip, before=shown.scene)
     return (*_given(rng, shown.given(rng), change.instruction), changed.written()), (changed,)
 
 
@@ -148,7 +150,7 @@ def image_to_video(rng: np.random.Generator, _: bool) -> Lines:
         if change is not None:
             break
     first = Image(worn(rng, render(change.scene, FRAMES, SIZE)[:1]), FPS)
-    changed = Shown(change.scene, True)
+    changed = Shown(change.scene, True, before=change.scene.at_rest)
     return (*_given(rng, first, change.instruction), changed.written()), (changed,)
 
 
@@ -189,9 +191,10 @@ def _edit_earlier(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, Sho
     if not shown.clip and rng.random() < 0.3:
         change = animate(rng, shown.scene)
         if change is not None:
-            return _pointed(rng, change.instruction, shown, seen, single), Shown(change.scene, True)
+            return _pointed(rng, change.instruction, shown, seen, single), Shown(change.scene, True, before=shown.scene)
     change = sample_edit(rng, shown.scene, shown.clip)
-    return _pointed(rng, change.instruction, shown, seen, single), Shown(change.scene, shown.clip)
+    words = _pointed(rng, change.instruction, shown, seen, single)
+    return words, Shown(change.scene, shown.clip, before=shown.scene)
 
 
 def _pointed(rng: np.random.Generator, words: str, shown: Shown, seen: list[Shown], single: bool) -> str:
@@ -222,6 +225,16 @@ TASKS: dict[str, tuple[Writer, bool]] = {
     "chat": (chat, True),
 }
 """For each task who writes it, and whether it is about clips."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "t2i": ("text to image",),
+    "t2v": ("text to video",),
+    "i2v": ("image to video",),
+    "caption": ("image to text", "video to text"),
+    "question": ("image question", "video question"),
+    "edit": ("image edit", "video edit"),
+}
+"""Short names for one task or two."""
 
 MIXTURES: dict[str, dict[str, float]] = {
     "stills": {"text to image": 0.5, "image edit": 0.26, "image to text": 0.12, "image question": 0.12},
