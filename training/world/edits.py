@@ -53,7 +53,7 @@ def animate(rng: np.random.Generator, scene: Scene) -> Edit | None:
     for _ in range(8):
         i = int(rng.integers(len(scene.solids)))
         edit = _edit(rng, scene, i, "motion")
-        if edit is not None and edit.scene.solids[i].motion != "appear" and fits(edit.scene):
+        if edit is not None and edit.scene.solids[i].motion not in ("still", "appear") and fits(edit.scene):
             return edit
     return None
 
