@@ -4,52 +4,25 @@
     found.scene, found.error
 
 1. The backdrop is the one that explains most pixels; what it leaves over is sorted by colour.
-2. Silhouettes of solids at many places (`Bank`) are laid over what is left: the best is moved about until it fits, and
-   taken out, until nothing is left. So the first frame says where things are.
+2. Silhouettes of solids at many places (`peel.bank`) are laid over what is left: the best is moved about until it fits,
+   and taken out, until nothing is left. So the first frame says where things are.
 3. What each does is the motion whose frames, drawn by the renderer, come closest to the clip's. What only the last
-   frame shows has appeared.
+   frame shows has appeared, or grown from what was too small to see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import product
 
 import numpy as np
 
-from mmcore.training.world.render import (
-    AMBIENT,
-    DIFFUSE,
-    RAYS,
-    SHADOW,
-    Light,
-    Placed,
-    background,
-    compose,
-    placed,
-    render_moments,
-    sprite,
-    view,
-)
-from mmcore.training.world.scene import BACKDROPS, COLOURS, MOTIONS, SHAPES, SIZES, Scene, Solid, moments, path
+from mmcore.training.world.peel import NEAR, Empty, closeness, peel, read_backdrop
+from mmcore.training.world.render import Light, Placed, compose, placed, render_moments, sprite, view
+from mmcore.training.world.scene import MOTIONS, SIZES, Scene, Solid, moments, path
 
-NEAR = 24
-"""Colours no further apart than this, of 255, are taken for the same."""
-
-LEAST = 6
-"""A solid explains at least so many pixels more than it covers wrongly."""
-
-MOST = 3
-"""Solids in a scene."""
-
-FAR = 60
-"""Errors of a pixel count no more than this, of 255."""
-
-LIGHTS = (-0.7, -0.25, 0.25, 0.7)
-STRIDES = ((0.1, 0.2, 0.05), (0.04, 0.08, 0.02), (0.015, 0.03, 0.008))
-"""How far (x, z, radius) are moved while a solid is fitted, coarse to fine."""
+GROWN = 1.2
+"""Size at a clip's end of what has grown, relative to its own."""
 
 
 @dataclass(frozen=True)
@@ -63,163 +36,6 @@ class Found:
 
     scene: Scene
     error: float
-
-
-def shrunk(picture: np.ndarray) -> np.ndarray:
-    """Rays to pixels: (RAYS Y, RAYS X, ...) -> (Y, X, ...) means."""
-    y, x = picture.shape[0] // RAYS, picture.shape[1] // RAYS
-    return picture.reshape(y, RAYS, x, RAYS, *picture.shape[2:]).mean((1, 3))
-
-
-def covered(solid: Placed, size: tuple[int, int]) -> np.ndarray:
-    """(Y, X) share of each pixel that a solid covers."""
-    seen = view(size)
-    full = np.zeros(seen.ground.shape, np.float32)
-    if (drawn := sprite(solid, Light(0, 1), seen)) is not None:
-        full[drawn.where] = drawn.mask
-    return shrunk(full)
-
-
-@lru_cache(maxsize=2)
-def bank(size: tuple[int, int]) -> tuple[list[Placed], np.ndarray]:
-    """Solids at many places and sizes, and what each covers, (K, Y X)."""
-    places = product(
-        SHAPES, np.linspace(-1.4, 1.4, 15), np.linspace(-0.6, 1.4, 8), (0.12, 0.18, 0.24, 0.32, 0.42, 0.55, 0.66)
-    )
-    solids = [Placed(shape, "red", x, 0.0, z, radius) for shape, x, z, radius in places]
-    return solids, np.stack([covered(solid, size).ravel() for solid in solids])
-
-
-@dataclass(frozen=True)
-class Empty:
-    """A backdrop without solids: its name, its gain, and its pixels (RAYS Y, RAYS X, 3)."""
-
-    backdrop: str
-    gain: float
-    back: np.ndarray
-
-
-def read_backdrop(frame: np.ndarray) -> tuple[Empty, np.ndarray]:
-    """The backdrop that explains most of a frame (Y, X, 3), and which pixels it leaves over, (Y, X) bool."""
-    size = frame.shape[:2]
-    seen = view((size[0], size[1]))
-    pixels = frame.astype(np.float32) / 255
-    found: list[tuple[int, Empty, np.ndarray]] = []
-    for name in BACKDROPS:
-        back = background(name, seen)
-        small = shrunk(back)
-        sky = slice(0, size[0] // 5)
-        gain = float(np.median((pixels[sky] * small[sky]).sum(-1) / np.square(small[sky]).sum(-1)))
-        expected = gain * small
-        shade = (pixels * expected).sum(-1) / np.square(expected).sum(-1)
-        shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - SHADOW, 1), 1)
-        left = np.abs(pixels - shade[..., None] * expected).max(-1) > NEAR / 255
-        found.append((int(left.sum()), Empty(name, gain, back * np.float32(gain)), left))
-    _, empty, left = min(found, key=lambda f: f[0])
-    return empty, left
-
-
-def read_colours(frame: np.ndarray, left: np.ndarray, gain: float) -> np.ndarray:
-    """For each colour the pixels that most look like it under some light: (C, Y, X) bool, within `left`.
-
-    A lit pixel is its colour times (ambient + diffuse) plus white shine: two unknowns, solved for each colour.
-    """
-    pixels = frame.astype(np.float32) / 255 / gain
-    errors = []
-    for rgb in COLOURS.values():
-        base = np.array(rgb, np.float32) / 255
-        grey = base.mean()
-        spread = base - grey
-        lit = np.clip(
-            ((pixels - pixels.mean(-1, keepdims=True)) @ spread) / (spread @ spread), AMBIENT, AMBIENT + DIFFUSE
-        )
-        shine = np.clip(pixels.mean(-1) - lit * grey, 0, 0.5)
-        errors.append(np.abs(pixels - lit[..., None] * base - shine[..., None]).sum(-1))
-    best = np.argmin(errors, 0)
-    return np.stack([(best == c) & left for c in range(len(COLOURS))])
-
-
-def climb(start: Placed, score: Callable[[Placed], float]) -> tuple[float, Placed]:
-    """Move a solid about, coarse to fine, for as long as its score rises."""
-    best = (score(start), start)
-    for stride in STRIDES:
-        moved = True
-        while moved:
-            moved = False
-            for axis, sign in product(range(3), (1, -1)):
-                step = [sign * stride[axis] if i == axis else 0.0 for i in range(3)]
-                solid = best[1]
-                if solid.radius + step[2] < 0.08:
-                    continue
-                tried = replace(solid, x=solid.x + step[0], z=solid.z + step[1], radius=solid.radius + step[2])
-                if (value := score(tried)) > best[0] + 1e-6:
-                    best, moved = (value, tried), True
-    return best
-
-
-def closeness(frame: np.ndarray, other: np.ndarray) -> float:
-    """Minus the mean distance of two pictures or clips, of 255, no pixel counting for more than FAR."""
-    far = np.abs(frame.astype(np.float32) - other.astype(np.float32)).mean(-1)
-    return -float(np.minimum(far, FAR).mean())
-
-
-def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Placed] = ()) -> list[Placed]:
-    """Solids in a frame, beyond those known, one after another."""
-    size = (frame.shape[0], frame.shape[1])
-    colours = read_colours(frame, left, empty.gain)
-    solids, masks = bank(size)
-    area = masks.sum(1)
-    found: list[Placed] = []
-    for solid in known:
-        colours = colours & (covered(solid, size) < 0.2)
-    while len(found) + len(known) < MOST:
-        flat = colours.reshape(len(colours), -1).astype(np.float32)
-        others = flat.sum(0)[:, None] - flat.T  # (Y X, C): what another solid may hide
-        scores = 2 * masks @ flat.T + 0.6 * masks @ others - area[:, None]
-        k, c = np.unravel_index(scores.argmax(), scores.shape)
-        if scores[k, c] < LEAST:
-            break
-        colour = list(COLOURS)[int(c)]
-        own, other = flat[c], others[:, c]
-
-        def overlap(solid: Placed, own: np.ndarray = own, other: np.ndarray = other) -> float:
-            mask = covered(solid, size).ravel()
-            return float(2 * mask @ own + 0.6 * mask @ other - mask.sum())
-
-        tried = []
-        for shape in SHAPES:
-            of_shape = [i for i, solid in enumerate(solids) if solid.shape == shape]
-            start = of_shape[int(scores[of_shape, c].argmax())]
-            tried.append(climb(replace(solids[start], colour=colour), overlap))
-        best = max(tried, key=lambda t: t[0])[0]
-        likely = [solid for value, solid in tried if value > 0.75 * best]
-        solid = fit_one(frame, empty, [*known, *found], likely)
-        found.append(solid)
-        colours = colours & (covered(grown(solid), size) < 0.1)
-    return found
-
-
-def grown(solid: Placed) -> Placed:
-    """The same solid a little larger, to cover its soft edge."""
-    return replace(solid, radius=solid.radius + 0.04, y=solid.y - 0.04)
-
-
-def fit_one(frame: np.ndarray, empty: Empty, others: Sequence[Placed], likely: Sequence[Placed]) -> Placed:
-    """The likeliest of several solids, moved about until frame and render are closest."""
-    size = (frame.shape[0], frame.shape[1])
-    ways = []
-    for solid, azimuth in product(likely, LIGHTS):
-        light = Light(azimuth, empty.gain)
-        rest = [sprite(other, light, view(size)) for other in others]
-
-        def score(solid: Placed, light: Light = light, rest: list = rest) -> float:
-            return closeness(
-                frame, compose(empty.back, [*others, solid], [*rest, sprite(solid, light, view(size))], light)
-            )
-
-        ways.append((score(solid), solid, score))
-    ways.sort(key=lambda way: -way[0])
-    return max((climb(solid, score) for _, solid, score in ways[:2]), key=lambda t: t[0])[1]
 
 
 def read_light(frame: np.ndarray, empty: Empty, solids: Sequence[Placed]) -> float:
@@ -271,7 +87,7 @@ def read_scene(frames: np.ndarray) -> Found:
 
 
 def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empty: Empty) -> Scene:
-    """What each solid of a clip's first frame does, and what has appeared by its last frame."""
+    """What each solid of a clip's first frame does, and what has come by its last frame."""
     chosen = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
     s, size = moments(len(frames))[chosen], (frames.shape[1], frames.shape[2])
 
@@ -284,8 +100,11 @@ def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empt
             scene = max(tried, key=score)
     last, left = frames[-1], read_backdrop(frames[-1])[1]
     there = [replace(p, radius=p.radius + 0.05) for p in last_places(scene)]
-    new = peel(last, empty, left, there)
-    return replace(scene, solids=(*scene.solids, *(at_rest(solid, "appear") for solid in new)))
+    for solid in peel(last, empty, left, there):
+        grown_up = replace(solid, radius=solid.radius / GROWN)
+        ways = (at_rest(solid, "appear"), at_rest(grown_up, "grow"))
+        scene = max((replace(scene, solids=(*scene.solids, way)) for way in ways), key=score)
+    return scene
 
 
 def last_places(scene: Scene) -> list[Placed]:
