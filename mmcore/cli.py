@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--tasks", help="some tasks only, with commas between them; t2i, t2v, i2v, caption, question, edit"
     )
-    made.add_argument("--out", help="a folder for scores.json and sheets of what was asked and answered")
+    made.add_argument("--out", help="a folder for replies, scores.json and sheets; goes on if it has begun")
 
     command("info", "say what a model is", "mmcore info --json")
 
@@ -282,9 +282,7 @@ def evaluate(options: argparse.Namespace) -> None:
     tasks = [task for name in named for task in GROUPS.get(name, (name,))]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise MMCoreError(f"no task {unknown[0]!r}; known are: {', '.join(TASKS)}")
-    report = run(loaded(options), options.count, tasks)
-    if options.out:
-        report.save(Path(options.out))
+    report = run(loaded(options), options.count, tasks, folder=Path(options.out) if options.out else None)
     say(options, table(report.scores), scores=[vars(score) for score in report.scores])
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmcore.document import Document, Image, Text, Video
+from mmcore.errors import MMCoreError
 from mmcore.pipeline import Pipeline
 from mmcore.training.evaluate import baseline, closeness, evaluate, floor, psnr, table, wilson
 from mmcore.training.judge import KEPT, Turn, judge, shows, turns
@@ -204,14 +206,31 @@ def test_floor_and_baseline() -> None:
 
 def test_a_model_that_knows_nothing_scores_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
     pipeline.model.config.height = pipeline.model.config.width_px = 64
-    report = evaluate(pipeline, 2, ("text to image", "image question"), progress=False)
+    folder = tmp_path / "report"
+    report = evaluate(pipeline, 2, ("text to image", "image question"), progress=False, folder=folder)
     scores = report.scores
     assert [s.task for s in scores] == ["text to image", "image question", "all of these"]
     assert all(s.value == 0 and s.low == 0 and s.high > 0.4 for s in scores[:2])
     assert table(scores).count("\n") == 3
-    report.save(tmp_path / "report")
-    assert json.loads((tmp_path / "report" / "scores.json").read_text())[0]["task"] == "text to image"
-    assert Image.open(tmp_path / "report" / "wrong.png").frames.std() > 0
+    assert json.loads((folder / "scores.json").read_text())[0]["task"] == "text to image"
+    assert Image.open(folder / "wrong.png").frames.std() > 0
+
+
+def test_an_evaluation_goes_on_where_it_was_broken_off(pipeline: Pipeline, tmp_path: Path, monkeypatch) -> None:
+    """What the folder holds is not written again, and gives the same report; another model is refused."""
+    pipeline.model.config.height = pipeline.model.config.width_px = 64
+    tasks, asked = ("image question",), []
+    whole = evaluate(pipeline, 3, tasks, progress=False, folder=tmp_path / "a")
+    evaluate(pipeline, 2, tasks, progress=False, folder=tmp_path / "b")
+    reply = pipeline.reply
+    monkeypatch.setattr(pipeline, "reply", lambda requests, **rest: asked.extend(requests) or reply(requests, **rest))
+    resumed = evaluate(pipeline, 3, tasks, progress=False, folder=tmp_path / "b")
+    assert len(asked) == 1
+    assert [c.reply for c in resumed.cases] == [c.reply for c in whole.cases] and resumed.scores == whole.scores
+    with torch.no_grad():
+        next(pipeline.model.parameters()).add_(1)
+    with pytest.raises(MMCoreError, match="another model"):
+        evaluate(pipeline, 3, tasks, progress=False, folder=tmp_path / "b")
 
 
 @pytest.mark.quick

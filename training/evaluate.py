@@ -10,6 +10,7 @@ given in dB of PSNR, beside that of leaving the medium as it is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -20,10 +21,12 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from mmcore.decoders.page import page, sheet
-from mmcore.document import Document, Text
+from mmcore.document import DOCUMENT_FILE, Document, Text
+from mmcore.errors import MMCoreError
 from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
 from mmcore.training.data import VALIDATION
@@ -82,11 +85,47 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 99.0 if mean == 0 else 10 * math.log10(255**2 / mean)
 
 
-def replies(pipeline: Pipeline, asked: Sequence[Turn], seed: int) -> list[Document]:
-    """What the model answers, deciding for itself with what."""
-    requests = [Request(turn.asked, seed=seed + i) for i, turn in enumerate(asked)]
-    batches = [requests[i : i + BATCH] for i in range(0, len(requests), BATCH)]
-    return [reply.document for batch in batches for reply in pipeline.reply(batch, progress=False)]
+def fingerprint(pipeline: Pipeline) -> str:
+    """A model's weights as 64 hexadecimal digits: the same for the same weights."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(pipeline.model.state_dict().items()):
+        digest.update(name.encode() + weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def claim(folder: Path, pipeline: Pipeline) -> None:
+    """Make a folder that of one model's replies, to go on in later.
+
+    Raises:
+        MMCoreError: it holds those of another model, or cannot be written.
+    """
+    owner, mine = folder / "model.sha256", fingerprint(pipeline)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if owner.exists() and owner.read_text().strip() != mine:
+            raise MMCoreError(f"{folder}: holds the replies of another model; choose another with --out")
+        owner.write_text(mine + "\n")
+    except OSError as error:
+        raise MMCoreError(f"{folder}: cannot write there: {error.strerror}; choose another with --out") from error
+
+
+def replies(pipeline: Pipeline, asked: Sequence[Turn], bar: tqdm, folder: Path | None) -> list[Document]:
+    """What the model answers, deciding for itself with what; replies that the folder holds are taken from there."""
+    made: dict[int, Document] = {}
+    places = [folder / f"{i:05d}" if folder else None for i in range(len(asked))]
+    for i, place in enumerate(places):
+        if place is not None and (place / DOCUMENT_FILE).exists():
+            made[i] = Document.load(place)
+    bar.update(len(made))
+    missing = [i for i in range(len(asked)) if i not in made]
+    for batch in (missing[k : k + BATCH] for k in range(0, len(missing), BATCH)):
+        written = pipeline.reply([Request(asked[i].asked, seed=i) for i in batch], progress=False)
+        for i, reply in zip(batch, written, strict=True):
+            made[i] = reply.document
+            if (place := places[i]) is not None:
+                reply.document.save(place)
+        bar.update(len(batch))
+    return [made[i] for i in range(len(asked))]
 
 
 @dataclass(frozen=True)
@@ -108,14 +147,19 @@ class Report:
 
     def save(self, folder: Path) -> None:
         """Write scores.json, and sheets of what was asked and answered: right.png and wrong.png."""
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "scores.json").write_text(json.dumps([vars(score) for score in self.scores], indent=1) + "\n")
         for name, right in (("right", True), ("wrong", False)):
             pages = [page(c.turn.asked + c.reply, c.task) for c in self.cases if c.verdict.right == right]
             sheet(pages[:SHOWN], columns=4).save(folder / f"{name}.png")
 
 
-def evaluate(pipeline: Pipeline, count: int, tasks: Sequence[str] = tuple(TASKS), progress: bool = True) -> Report:
+def evaluate(
+    pipeline: Pipeline,
+    count: int,
+    tasks: Sequence[str] = tuple(TASKS),
+    progress: bool = True,
+    folder: Path | None = None,
+) -> Report:
     """Score a model.
 
     Args:
@@ -123,25 +167,35 @@ def evaluate(pipeline: Pipeline, count: int, tasks: Sequence[str] = tuple(TASKS)
         count: documents for each task; always the same ones.
         tasks: which of `world.tasks.TASKS`.
         progress: whether to show a bar on a terminal.
+        folder: where replies are kept and the report goes; what was broken off there is taken up again.
+    Raises:
+        MMCoreError: the folder holds the replies of another model, or cannot be written.
     """
+    if folder:
+        claim(folder, pipeline)
+    chosen = {task: [turns(sample_example(VALIDATION + i, task)) for i in range(count)] for task in tasks}
+    chosen = {task: found if task == "chat" else [d[:1] for d in found] for task, found in chosen.items()}
     scores: list[Score] = []
     cases: list[Case] = []
-    for task in tqdm(tasks, disable=None if progress else True, leave=False, unit="task"):
-        documents = [turns(sample_example(VALIDATION + i, task)) for i in range(count)]
-        if task != "chat":
-            documents = [document[:1] for document in documents]
-        asked = [turn for document in documents for turn in document]
-        made = replies(pipeline, asked, seed=0)
-        judged = [Case(task, t, reply, judge(t, reply)) for t, reply in zip(asked, made, strict=True)]
-        verdicts = iter([case.verdict.right for case in judged])
-        right = [all(list(islice(verdicts, len(document)))) for document in documents]
-        row = share(task, "right", right, floor(documents), baseline(documents))
-        scores.append(replace(row, parts=shares([case.verdict for case in judged])))
-        if task.endswith("edit"):
-            scores += closeness(task, asked, made)
-        cases += judged
+    total = sum(len(document) for found in chosen.values() for document in found)
+    with tqdm(total=total, disable=None if progress else True, leave=False, unit="reply") as bar:
+        for task, documents in chosen.items():
+            bar.set_description(task)
+            asked = [turn for document in documents for turn in document]
+            made = replies(pipeline, asked, bar, folder / "replies" / task.replace(" ", "-") if folder else None)
+            judged = [Case(task, t, reply, judge(t, reply)) for t, reply in zip(asked, made, strict=True)]
+            verdicts = iter([case.verdict.right for case in judged])
+            right = [all(list(islice(verdicts, len(document)))) for document in documents]
+            row = share(task, "right", right, floor(documents), baseline(documents))
+            scores.append(replace(row, parts=shares([case.verdict for case in judged])))
+            if task.endswith("edit"):
+                scores += closeness(task, asked, made)
+            cases += judged
     of_kind = [kinds(case.reply) == kinds(case.turn.true) for case in cases]
-    return Report((*scores, share("all of these", "right kind", of_kind, None, None)), tuple(cases))
+    report = Report((*scores, share("all of these", "right kind", of_kind, None, None)), tuple(cases))
+    if folder:
+        report.save(folder)
+    return report
 
 
 def share(task: str, measure: str, right: Sequence[bool], top: float | None, trivial: float | None) -> Score:
