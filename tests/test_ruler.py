@@ -22,7 +22,8 @@ from mmcore.training.world.parse import Meaning, Said, meaning, parse
 from mmcore.training.world.readout import read_scene
 from mmcore.training.world.render import render
 from mmcore.training.world.scene import Scene, Solid, sample_scene
-from mmcore.training.world.tasks import Shown, sample_example
+from mmcore.training.world.shown import Shown
+from mmcore.training.world.tasks import sample_example
 from mmcore.training.world.wear import worn
 
 

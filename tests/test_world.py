@@ -14,7 +14,8 @@ from mmcore.training.world.edits import sample_edit
 from mmcore.training.world.language import caption, question, references
 from mmcore.training.world.render import render
 from mmcore.training.world.scene import BACKDROPS, COLOURS, MOTIONS, SHAPES, Scene, Solid, fits, path, sample_scene
-from mmcore.training.world.tasks import FRAMES, SIZE, TASKS, sample_document
+from mmcore.training.world.shown import FRAMES, SIZE
+from mmcore.training.world.tasks import TASKS, sample_document
 
 pytestmark = pytest.mark.quick
 

@@ -23,7 +23,7 @@ from mmcore.document import Document
 from mmcore.training.world.parse import Meaning, meaning, parse
 from mmcore.training.world.readout import read_scene
 from mmcore.training.world.scene import Scene
-from mmcore.training.world.tasks import HERE, Example, Shown
+from mmcore.training.world.shown import HERE, Example, Shown
 
 
 @dataclass(frozen=True)

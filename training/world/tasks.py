@@ -9,129 +9,51 @@ What the user says has `learn=False`, what the model is to answer `learn=True`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmcore.document import Document, Image, Segment, Text, Video
+from mmcore.document import Document, Image, Segment, Text
 from mmcore.training.world.edits import animate, sample_edit
-from mmcore.training.world.language import ask_caption, caption, casual, question, request
-from mmcore.training.world.parse import Meaning, meaning
+from mmcore.training.world.language import ask_caption, question
 from mmcore.training.world.render import render
-from mmcore.training.world.scene import Scene, sample_scene
+from mmcore.training.world.scene import sample_scene
+from mmcore.training.world.shown import (
+    FPS,
+    FRAMES,
+    SIZE,
+    Example,
+    Lines,
+    Shown,
+    asked_for,
+    draw,
+    given_with,
+    user,
+    with_sentence,
+)
 from mmcore.training.world.wear import worn
-
-FRAMES, FPS, SIZE = 16, 8.0, (64, 64)
-
-HERE = "here it is: "
-"""How a sentence begins that comes with a medium and says what it shows."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A scene, whether it is shown as a clip or as a picture, and how much of it was asked for.
-
-    Args:
-        scene: the scene.
-        clip: whether its motions are to be seen.
-        sized: for each solid, whether its size was told.
-        placed: whether the backdrop was told.
-        before: the scene that it was made from, if it is an edit.
-    """
-
-    scene: Scene
-    clip: bool
-    sized: tuple[bool, ...] = (True, True, True)
-    placed: bool = True
-    before: Scene | None = None
-
-    @property
-    def caption(self) -> str:
-        """What is to be seen."""
-        return caption(self.scene, self.clip)
-
-    @property
-    def request(self) -> str:
-        """As much of it as was asked for."""
-        return caption(self.scene, self.clip, self.sized, self.placed)
-
-    def asked_of(self, scene: Scene) -> Meaning:
-        """As much of another scene as was asked for of this one: what both say must be equal."""
-        return meaning(scene, self.clip, self.sized, self.placed)
-
-    def written(self) -> Image | Video:
-        """Drawn or filmed, as the model is to write it."""
-        frames = render(self.scene, FRAMES if self.clip else 1, SIZE)
-        return (Video if self.clip else Image)(frames, FPS, True)
-
-    def given(self, rng: np.random.Generator) -> Image | Video:
-        """The same as somebody sends it."""
-        medium = self.written()
-        return replace(medium, frames=worn(rng, medium.frames), learn=False)
-
-
-@dataclass(frozen=True)
-class Example:
-    """A document, and what each medium that the model is to write in it shows."""
-
-    document: Document
-    shown: tuple[Shown, ...] = ()
-
-
-Lines = tuple[tuple[Segment, ...], tuple[Shown, ...]]
-"""Segments, and what each learnt medium among them shows."""
-
-
-def draw(rng: np.random.Generator, clip: bool) -> Shown:
-    """A scene of no matter what."""
-    return Shown(sample_scene(rng, moving=clip and bool(rng.random() < 0.95)), clip)
-
-
-def asked_for(rng: np.random.Generator, clip: bool, polite: bool) -> tuple[Text, Shown]:
-    """Words that ask for a medium, some of it left open, and what they ask for."""
-    shown = draw(rng, clip)
-    all_sized = bool(rng.random() < 0.5)
-    sized = tuple(all_sized and bool(rng.random() < 0.8) for _ in range(3))
-    shown = replace(shown, sized=sized, placed=bool(rng.random() < 0.5))
-    return _user(rng, request(rng, shown.request, clip, polite)), shown
-
-
-def _user(rng: np.random.Generator, words: str) -> Text:
-    return Text(casual(rng, words))
-
-
-def _given(rng: np.random.Generator, medium: Segment, words: str) -> tuple[Segment, ...]:
-    """A medium and words about it, in either order."""
-    pair = (medium, _user(rng, words))
-    return pair if rng.random() < 0.7 else pair[::-1]
-
-
-def _with_sentence(shown: Shown) -> tuple[Segment, ...]:
-    """A medium with a sentence that says what it shows: the answer to who asked politely."""
-    return Text(HERE + shown.caption, True), shown.written()
 
 
 def write_medium(rng: np.random.Generator, clip: bool) -> Lines:
     """Words to a picture or a clip."""
     polite = bool(rng.random() < 0.15)
     asked, shown = asked_for(rng, clip, polite)
-    return (asked, *(_with_sentence(shown) if polite else (shown.written(),))), (shown,)
+    return (asked, *(with_sentence(shown) if polite else (shown.written(),))), (shown,)
 
 
 def describe(rng: np.random.Generator, clip: bool) -> Lines:
     """A picture or a clip to words."""
     shown = draw(rng, clip)
-    return (*_given(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)), ()
+    return (*given_with(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)), ()
 
 
 def answer(rng: np.random.Generator, clip: bool) -> Lines:
     """One to three questions about a picture or a clip."""
     shown = draw(rng, clip)
     asked, said = question(rng, shown.scene, clip)
-    segments = [*_given(rng, shown.given(rng), asked), Text(said, True)]
+    segments = [*given_with(rng, shown.given(rng), asked), Text(said, True)]
     for _ in range(int(rng.integers(3))):
         asked, said = question(rng, shown.scene, clip)
-        segments += [_user(rng, asked), Text(said, True)]
+        segments += [user(rng, asked), Text(said, True)]
     return tuple(segments), ()
 
 
@@ -140,7 +62,7 @@ def edit(rng: np.random.Generator, clip: bool) -> Lines:
     shown = draw(rng, clip)
     change = sample_edit(rng, shown.scene, clip)
     changed = Shown(change.scene, clip, before=shown.scene)
-    return (*_given(rng, shown.given(rng), change.instruction), changed.written()), (changed,)
+    return (*given_with(rng, shown.given(rng), change.instruction), changed.written()), (changed,)
 
 
 def image_to_video(rng: np.random.Generator, _: bool) -> Lines:
@@ -151,7 +73,7 @@ def image_to_video(rng: np.random.Generator, _: bool) -> Lines:
             break
     first = Image(worn(rng, render(change.scene, FRAMES, SIZE)[:1]), FPS)
     changed = Shown(change.scene, True, before=change.scene.at_rest)
-    return (*_given(rng, first, change.instruction), changed.written()), (changed,)
+    return (*given_with(rng, first, change.instruction), changed.written()), (changed,)
 
 
 def chat(rng: np.random.Generator, _: bool) -> Lines:
@@ -165,11 +87,11 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
             kind = "question"
         if kind == "question":
             asked, said = question(rng, seen[-1].scene, seen[-1].clip)
-            segments += [_user(rng, asked), Text(said, True)]
+            segments += [user(rng, asked), Text(said, True)]
             continue
         if kind == "new" and rng.random() < 0.25:
             shown = draw(rng, bool(rng.random() < 0.5))
-            segments += [*_given(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)]
+            segments += [*given_with(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)]
             seen.append(shown)
             continue
         if kind == "new":
@@ -177,8 +99,8 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
             words, shown = asked_for(rng, bool(rng.random() < 0.5), polite)
         else:
             instruction, shown = _edit_earlier(rng, seen)
-            words = _user(rng, instruction)
-        segments += [words, *_with_sentence(shown)]
+            words = user(rng, instruction)
+        segments += [words, *with_sentence(shown)]
         seen.append(shown)
         written.append(shown)
     return tuple(segments), tuple(written)

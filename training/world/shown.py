@@ -1,0 +1,104 @@
+"""What a document shows and what it is made of: scenes as media, with the words that ask for them. See `tasks`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mmcore.document import Document, Image, Segment, Text, Video
+from mmcore.training.world.language import caption, casual, request
+from mmcore.training.world.parse import Meaning, meaning
+from mmcore.training.world.render import render
+from mmcore.training.world.scene import Scene, sample_scene
+from mmcore.training.world.wear import worn
+
+FRAMES, FPS, SIZE = 16, 8.0, (64, 64)
+
+HERE = "here it is: "
+"""How a sentence begins that comes with a medium and says what it shows."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A scene, whether it is shown as a clip or as a picture, and how much of it was asked for.
+
+    Args:
+        scene: the scene.
+        clip: whether its motions are to be seen.
+        sized: for each solid, whether its size was told.
+        placed: whether the backdrop was told.
+        before: the scene that it was made from, if it is an edit.
+    """
+
+    scene: Scene
+    clip: bool
+    sized: tuple[bool, ...] = (True, True, True)
+    placed: bool = True
+    before: Scene | None = None
+
+    @property
+    def caption(self) -> str:
+        """What is to be seen."""
+        return caption(self.scene, self.clip)
+
+    @property
+    def request(self) -> str:
+        """As much of it as was asked for."""
+        return caption(self.scene, self.clip, self.sized, self.placed)
+
+    def asked_of(self, scene: Scene) -> Meaning:
+        """As much of another scene as was asked for of this one: what both say must be equal."""
+        return meaning(scene, self.clip, self.sized, self.placed)
+
+    def written(self) -> Image | Video:
+        """Drawn or filmed, as the model is to write it."""
+        frames = render(self.scene, FRAMES if self.clip else 1, SIZE)
+        return (Video if self.clip else Image)(frames, FPS, True)
+
+    def given(self, rng: np.random.Generator) -> Image | Video:
+        """The same as somebody sends it."""
+        medium = self.written()
+        return replace(medium, frames=worn(rng, medium.frames), learn=False)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A document, and what each medium that the model is to write in it shows."""
+
+    document: Document
+    shown: tuple[Shown, ...] = ()
+
+
+Lines = tuple[tuple[Segment, ...], tuple[Shown, ...]]
+"""Segments, and what each learnt medium among them shows."""
+
+
+def draw(rng: np.random.Generator, clip: bool) -> Shown:
+    """A scene of no matter what."""
+    return Shown(sample_scene(rng, moving=clip and bool(rng.random() < 0.95)), clip)
+
+
+def asked_for(rng: np.random.Generator, clip: bool, polite: bool) -> tuple[Text, Shown]:
+    """Words that ask for a medium, some of it left open, and what they ask for."""
+    shown = draw(rng, clip)
+    all_sized = bool(rng.random() < 0.5)
+    sized = tuple(all_sized and bool(rng.random() < 0.8) for _ in range(3))
+    shown = replace(shown, sized=sized, placed=bool(rng.random() < 0.5))
+    return user(rng, request(rng, shown.request, clip, polite)), shown
+
+
+def user(rng: np.random.Generator, words: str) -> Text:
+    """What somebody types."""
+    return Text(casual(rng, words))
+
+
+def given_with(rng: np.random.Generator, medium: Segment, words: str) -> tuple[Segment, ...]:
+    """A medium and words about it, in either order."""
+    pair = (medium, user(rng, words))
+    return pair if rng.random() < 0.7 else pair[::-1]
+
+
+def with_sentence(shown: Shown) -> tuple[Segment, ...]:
+    """A medium with a sentence that says what it shows: the answer to who asked politely."""
+    return Text(HERE + shown.caption, True), shown.written()
