@@ -31,7 +31,7 @@ from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
 from mmcore.training.data import VALIDATION
 from mmcore.training.judge import KEPT, PARTS, Turn, Verdict, judge, kinds, turns
-from mmcore.training.world.tasks import TASKS, sample_example
+from mmcore.training.world.tasks import MIXTURES, sample_example
 
 BATCH = 8
 
@@ -156,7 +156,7 @@ class Report:
 def evaluate(
     pipeline: Pipeline,
     count: int,
-    tasks: Sequence[str] = tuple(TASKS),
+    tasks: Sequence[str] = tuple(MIXTURES["all"]),
     progress: bool = True,
     folder: Path | None = None,
 ) -> Report:
@@ -165,7 +165,7 @@ def evaluate(
     Args:
         pipeline: the model.
         count: documents for each task; always the same ones.
-        tasks: which of `world.tasks.TASKS`.
+        tasks: which of `world.tasks.TASKS`; by default those that the bundled model is trained on.
         progress: whether to show a bar on a terminal.
         folder: where replies are kept and the report goes; what was broken off there is taken up again.
     Raises:

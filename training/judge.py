@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmcore.document import Document
+from mmcore.document import Document, Text
 from mmcore.training.world.parse import Meaning, meaning, parse
 from mmcore.training.world.readout import read_scene
 from mmcore.training.world.scene import Scene
-from mmcore.training.world.shown import HERE, Example, Shown
+from mmcore.training.world.shown import INTRODUCTIONS, Example, Shown
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def judge(turn: Turn, reply: Document) -> Verdict:
     """Read a reply's media and words, and compare them with what was asked for."""
     right_kind = kinds(reply) == kinds(turn.true)
     if turn.shown:
-        return judge_media(turn.shown, reply if right_kind else Document())
+        return judge_media(turn, reply if right_kind else Document())
     told = parse(turn.true.text)
     if told is None:
         return Verdict(right_kind and reply.text == turn.true.text)
@@ -100,16 +100,32 @@ def judge(turn: Turn, reply: Document) -> Verdict:
     return Verdict(said == told, by_part([said] if said else [], [told]))
 
 
-def judge_media(wanted: Sequence[Shown], reply: Document) -> Verdict:
+def judge_media(turn: Turn, reply: Document) -> Verdict:
     """Judge a reply of the right kind; one without media is of the wrong kind."""
-    seen = [read_scene(medium.frames).scene for medium in reply.media]
+    wanted, made, words = turn.shown, reply.media, introductions(reply)
+    seen = [read_scene(whole(w, turn.asked, medium.frames)).scene for w, medium in zip(wanted, made, strict=False)]
     pairs = list(zip(wanted, seen, strict=False))
     asked, found = [w.asked_of(w.scene) for w in wanted], [w.asked_of(scene) for w, scene in pairs]
     parts = by_part(found, asked)
     if any(w.before for w in wanted):
         parts[KEPT] = bool(seen) and all(keeps(w, scene) for w, scene in pairs)
-    agree = not reply.text or all(says(reply.text, w, scene) for w, scene in pairs)
+    agree = all(not said or says(said, w, scene) for said, (w, scene) in zip(words, pairs, strict=True))
     return Verdict(found == asked and agree, parts)
+
+
+def whole(wanted: Shown, asked: Document, frames: np.ndarray) -> np.ndarray:
+    """Frames, after those of the same clip that were given, if it was to go on."""
+    return np.concatenate((asked.media[-1].frames, frames)) if wanted.after else frames
+
+
+def introductions(reply: Document) -> list[str]:
+    """For each medium the words right before it, or ""."""
+    before = [Text(""), *reply.segments]
+    return [
+        said.text if isinstance(said, Text) else ""
+        for said, medium in zip(before, reply.segments, strict=False)
+        if not isinstance(medium, Text)
+    ]
 
 
 def by_part(found: Sequence[Meaning], wanted: Sequence[Meaning]) -> dict[str, bool]:
@@ -132,6 +148,7 @@ def keeps(shown: Shown, seen: Scene) -> bool:
 
 def says(words: str, shown: Shown, seen: Scene) -> bool:
     """Whether a sentence that comes with a medium says what was asked for, and what the medium shows."""
-    said = parse(words.removeprefix(HERE))
+    introduction = next((known for known in INTRODUCTIONS if words.startswith(known)), "")
+    said = parse(words.removeprefix(introduction))
     wanted = shown.asked_of(shown.scene)
     return said is not None and said.as_far_as(wanted) == wanted and said == meaning(seen, shown.clip)

@@ -16,7 +16,9 @@ from mmcore.training.world.wear import worn
 FRAMES, FPS, SIZE = 16, 8.0, (64, 64)
 
 HERE = "here it is: "
-"""How a sentence begins that comes with a medium and says what it shows."""
+FIRST, THEN, LAST = "first, ", "then, ", "at last, "
+INTRODUCTIONS = (HERE, FIRST, THEN, LAST)
+"""How a sentence begins that comes before a medium and says what it shows."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Shown:
         sized: for each solid, whether its size was told.
         placed: whether the backdrop was told.
         before: the scene that it was made from, if it is an edit.
+        after: how many frames of the same clip were given before it, if it goes on with that.
     """
 
     scene: Scene
@@ -36,6 +39,7 @@ class Shown:
     sized: tuple[bool, ...] = (True, True, True)
     placed: bool = True
     before: Scene | None = None
+    after: int = 0
 
     @property
     def caption(self) -> str:
@@ -53,7 +57,7 @@ class Shown:
 
     def written(self) -> Image | Video:
         """Drawn or filmed, as the model is to write it."""
-        frames = render(self.scene, FRAMES if self.clip else 1, SIZE)
+        frames = render(self.scene, FRAMES if self.clip else 1, SIZE)[self.after :]
         return (Video if self.clip else Image)(frames, FPS, True)
 
     def given(self, rng: np.random.Generator) -> Image | Video:
@@ -99,6 +103,6 @@ def given_with(rng: np.random.Generator, medium: Segment, words: str) -> tuple[S
     return pair if rng.random() < 0.7 else pair[::-1]
 
 
-def with_sentence(shown: Shown) -> tuple[Segment, ...]:
-    """A medium with a sentence that says what it shows: the answer to who asked politely."""
-    return Text(HERE + shown.caption, True), shown.written()
+def with_sentence(shown: Shown, introduction: str = HERE) -> tuple[Segment, ...]:
+    """A medium after a sentence that says what it shows."""
+    return Text(introduction + shown.caption, True), shown.written()

@@ -30,6 +30,8 @@ from mmcore.training.world.shown import (
     user,
     with_sentence,
 )
+from mmcore.training.world.stories import continuation, story
+from mmcore.training.world.talk import missing, no_scene, small_talk
 from mmcore.training.world.wear import worn
 
 
@@ -145,6 +147,13 @@ TASKS: dict[str, tuple[Writer, bool]] = {
     "video edit": (edit, True),
     "image to video": (image_to_video, True),
     "chat": (chat, True),
+    "continuation": (continuation, True),
+    "story": (story, True),
+    "small talk": (small_talk, False),
+    "missing in image": (missing, False),
+    "missing in video": (missing, True),
+    "other image": (no_scene, False),
+    "other video": (no_scene, True),
 }
 """For each task who writes it, and whether it is about clips."""
 
@@ -171,6 +180,25 @@ MIXTURES: dict[str, dict[str, float]] = {
         "video edit": 0.13,
         "image to video": 0.05,
         "chat": 0.07,
+    },
+    "whole": {
+        "text to image": 0.15,
+        "text to video": 0.17,
+        "image to text": 0.06,
+        "video to text": 0.09,
+        "image question": 0.05,
+        "video question": 0.07,
+        "image edit": 0.09,
+        "video edit": 0.11,
+        "image to video": 0.04,
+        "chat": 0.06,
+        "continuation": 0.03,
+        "story": 0.03,
+        "small talk": 0.01,
+        "missing in image": 0.01,
+        "missing in video": 0.01,
+        "other image": 0.01,
+        "other video": 0.01,
     },
 }
 """Shares of the tasks. Stills take a quarter of a clip's positions, and teach the words for what is seen as well."""
