@@ -26,9 +26,11 @@ from mmcore.errors import MMCoreError
 HERE = Path(__file__).parent
 STYLE, SCRIPT = (HERE / "page.css").read_text(), (HERE / "page.js").read_text()
 LABELS = gr.I18n(**LANGUAGES)
-THEME = themes.Soft(primary_hue="blue", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"])
+THEME = themes.Default(
+    primary_hue="blue", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+)
 
-MEDIA = ["image", "video"]
+EMPTY: dict[str, Any] = {"text": "", "files": []}
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -40,7 +42,7 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path) -> gr.Blo
         starts: messages that one may begin with.
         files: a folder for the media of the starts.
     """
-    config = sessions.pipeline.config
+    longest = 4 * sessions.pipeline.config.frames
     cards = [[s if isinstance(s, Text) else keep(s, 1, files) for s in start] for start in starts]
 
     def session_of(request: gr.Request) -> Session:
@@ -64,36 +66,38 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path) -> gr.Blo
         return *drawn(request), box_while(session_of(request), "")
 
     def acted(event: gr.EventData, request: gr.Request) -> tuple[object, ...]:
-        session, number, words = session_of(request), int(event.number), None
+        session, number = session_of(request), int(event.number)
+        box: dict[str, Any] | None = None
         match event.do:
             case "start":
                 session.say([part.medium if isinstance(part, Shown) else part for part in cards[number]])
             case "again":
                 session.retry()
             case "change":
-                words = session.undo()
+                box = box_while(session, session.undo())
             case "undo":
                 session.undo()
             case "edit":
                 session.about = next((shown for shown in session.shown if shown.number == number), None)
             case "drop":
                 session.about = None
-        return *drawn(request), box_while(session, words)
+        return *drawn(request), box or (box_while(session) if session.writing else gr.skip())
 
     def written(
         want: str,
-        frames: float | None,
+        frames: float,
         steps: float,
         guidance: float,
-        seed: float | None,
+        seed: float,
         fresh: bool,
         request: gr.Request,
     ) -> Iterator[tuple[object, ...]]:
         session, look = session_of(request), look_of(request)
         if not session.writing:
+            yield (gr.skip(),) * 3
             return
-        number = secrets.randbelow(10**6) if fresh or seed is None else int(seed)
-        choice = Choice(want, int(frames) if frames is not None else None, int(steps), guidance, number)
+        number = secrets.randbelow(10**6) if fresh else int(seed)
+        choice = Choice(want, int(frames) or None, int(steps), guidance, number)
         for _ in session.answer(choice):
             yield look.talk(session, cards), gr.skip(), number
         yield look.talk(session, cards), box_while(session), number
@@ -124,10 +128,11 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path) -> gr.Blo
         with gr.Column(elem_id="composer"):
             subject = gr.HTML(elem_id="subject", js_on_load=SCRIPT, apply_default_css=False)
             box = gr.MultimodalTextbox(
+                value=EMPTY,
                 label=label("message"),
                 show_label=False,
                 placeholder=label("hint"),
-                file_types=MEDIA,
+                file_types=["image", "video"],
                 file_count="multiple",
                 sources=["upload"],
                 autofocus=True,
@@ -140,14 +145,16 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path) -> gr.Blo
             bundle = gr.DownloadButton(visible="hidden", elem_id="bundle")
         with gr.Accordion(label("settings"), open=False):
             with gr.Row():
-                kinds = [(label(kind), kind) for kind in ("any", "text", "image", "video")]
+                kinds = [(label(f"want_{kind}"), kind) for kind in ("any", "text", "image", "video")]
                 want = gr.Radio(kinds, value="any", label=label("want"))
-                frames = gr.Number(None, label=label("length"), precision=0, minimum=1, maximum=4 * config.frames)
+                frames = gr.Number(
+                    0, label=label("length"), info=label("length_info"), precision=0, minimum=0, maximum=longest
+                )
             with gr.Row():
                 steps = gr.Slider(1, 100, 20, step=1, label=label("steps"), info=label("steps_info"))
                 guidance = gr.Slider(1, 10, 3, step=0.5, label=label("guidance"), info=label("guidance_info"))
             with gr.Row():
-                seed = gr.Number(None, label=label("seed_label"), info=label("seed_info"), precision=0, minimum=0)
+                seed = gr.Number(0, label=label("seed_label"), info=label("seed_info"), precision=0, minimum=0)
                 fresh = gr.Checkbox(True, label=label("fresh"))
 
         answer: dict[str, Any] = {
@@ -181,7 +188,7 @@ def box_while(session: Session, words: str | None = None) -> dict[str, Any]:
     """
     free = not session.writing
     state: dict[str, Any] = {"interactive": free, "submit_btn": free, "stop_btn": not free}
-    return gr.update(**state) if words is None else gr.update(value={"text": words, "files": []}, **state)
+    return gr.update(**state) if words is None else gr.update(value=EMPTY | {"text": words}, **state)
 
 
 def label(key: str) -> Any:
