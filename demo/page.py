@@ -139,9 +139,9 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path) -> gr.Blo
                 elem_id="box",
             )
         with gr.Row(elem_id="tools"):
-            clear = gr.Button(label("clear"), size="sm")
-            save = gr.Button(label("save"), size="sm")
-            load = gr.UploadButton(label("load"), file_types=[".zip"], size="sm")
+            clear = gr.Button(label("clear"), size="sm", min_width=80)
+            save = gr.Button(label("save"), size="sm", min_width=80)
+            load = gr.UploadButton(label("load"), file_types=[".zip"], size="sm", min_width=80)
             bundle = gr.DownloadButton(visible="hidden", elem_id="bundle")
         with gr.Accordion(label("settings"), open=False):
             with gr.Row():

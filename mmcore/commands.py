@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,12 +146,9 @@ def chat(options: argparse.Namespace) -> None:
 
 def demo(options: argparse.Namespace) -> None:
     """mmcore demo"""
-    try:
-        from mmcore.demo.serve import serve
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        raise MMCoreError("the page needs gradio; install it with: pip install mmcore[demo]") from error
+    if find_spec("gradio") is None:
+        raise MMCoreError("the page needs gradio; install it with: pip install mmcore[demo]")
+    from mmcore.demo.serve import serve
     from mmcore.training.world.showcase import showcase
 
     serve(loaded(options), showcase(), options.host, options.port, options.auth)
