@@ -8,6 +8,7 @@ Data flows one way: an event changes the session of the tab that it came from, a
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ THEME = themes.Default(
 
 EMPTY: dict[str, Any] = {"text": "", "files": []}
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+PAUSE = 0.1
+"""Seconds between two drawings of words that are being written; each sampling step is drawn."""
 
 
 def build(sessions: Sessions, starts: Sequence[Document], files: Path) -> gr.Blocks:
@@ -98,8 +102,11 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path) -> gr.Blo
             return
         number = secrets.randbelow(10**6) if fresh else int(seed)
         choice = Choice(want, int(frames) or None, int(steps), guidance, number)
-        for _ in session.answer(choice):
-            yield look.talk(session, cards), gr.skip(), number
+        drawn_at = 0.0
+        for turn in session.answer(choice):
+            if turn.sketch or time.monotonic() - drawn_at > PAUSE:
+                yield look.talk(session, cards), gr.skip(), number
+                drawn_at = time.monotonic()
         yield look.talk(session, cards), box_while(session), number
 
     def stopped(request: gr.Request) -> None:
