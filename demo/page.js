@@ -7,10 +7,7 @@ element.addEventListener("click", (event) => {
 const together = (event) => {
   const pair = event.target.closest(".pair");
   for (const other of pair ? pair.querySelectorAll("video") : []) {
-    if (other === event.target) continue;
     if (Math.abs(other.currentTime - event.target.currentTime) > 0.1) other.currentTime = event.target.currentTime;
-    if (event.target.paused) other.pause();
-    else other.play();
   }
 };
-for (const kind of ["play", "pause", "seeked"]) element.addEventListener(kind, together, true);
+for (const kind of ["playing", "seeked"]) element.addEventListener(kind, together, true);

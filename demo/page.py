@@ -29,6 +29,13 @@ STYLE, SCRIPT = (HERE / "page.css").read_text(), (HERE / "page.js").read_text()
 LABELS = gr.I18n(**LANGUAGES)
 THEME = themes.Default(
     primary_hue="blue", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+).set(
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    input_placeholder_color="*neutral_500",
+    input_placeholder_color_dark="*neutral_400",
 )
 
 EMPTY: dict[str, Any] = {"text": "", "files": []}
