@@ -89,7 +89,10 @@ def running(
                 prevent_thread_lock=True,
             )
         except OSError as error:
-            raise MMCoreError(f"cannot listen on {host}:{port or 'any'}: {error}; choose another --port") from error
+            where = f"{host}:{port}" if port else host
+            raise MMCoreError(
+                f"cannot listen on {where}: taken, or not allowed; choose another --port or --host"
+            ) from error
         threading.Thread(target=sweep, daemon=True).start()
         try:
             yield address

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -249,3 +253,32 @@ def test_a_name_and_a_password_are_asked_for(pipeline: Pipeline) -> None:
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{address}config")
         assert refused.value.code == 401
+
+
+@with_gradio
+def test_a_port_that_is_taken(pipeline: Pipeline) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(MMCoreError, match=f"cannot listen on 127.0.0.1:{port}"),
+            running(pipeline, [], port=port),
+        ):
+            pass
+
+
+@with_gradio
+def test_the_command_opens_the_page_and_leaves_nothing_behind(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.save(tmp_path / "model")
+    (tmp_path / "place").mkdir()
+    command = [sys.executable, "-m", "mmcore", "demo", "--model", str(tmp_path / "model")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path / "place")}
+    ) as process:
+        assert process.stdout is not None
+        told = process.stdout.readline()
+        address = told.split()[4]
+        assert urllib.request.urlopen(address).status == 200 and list((tmp_path / "place").iterdir())
+        process.terminate()
+    assert process.returncode == 130 and list((tmp_path / "place").iterdir()) == []
