@@ -21,7 +21,7 @@ LAYERS = {
     ),
     2: ("mmcore.tokenizers", "mmcore.decoders"),
     3: ("mmcore.parts", "mmcore.replies", "mmcore.pipeline"),
-    4: ("mmcore.training", "mmcore.demo", "mmcore.cli"),
+    4: ("mmcore.training", "mmcore.demo", "mmcore.commands", "mmcore.cli"),
 }
 IGNORANT = (("mmcore.tokenizers", "mmcore.decoders"), ("mmcore.training", "mmcore.demo"))
 HOMES = {
@@ -113,5 +113,7 @@ def test_a_wheel_holds_only_mmcore(root: Path, tmp_path: Path) -> None:
         "training/world/scene.py",
         "training/recipes/tiny.toml",
         "bundled/config.json",
+        "demo/page.css",
+        "demo/page.js",
     ):
         assert f"mmcore/{needed}" in names

@@ -1,0 +1,101 @@
+"""The page of `mmcore demo`, served: where, for whom, and with which limits.
+
+    with running(pipeline, starts) as address:
+        ...
+
+No request leaves the machine, and no file is served but the media of conversations.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mmcore.demo.session import MAX_BYTES
+from mmcore.demo.sessions import Sessions
+from mmcore.document import Document
+from mmcore.errors import MMCoreError
+from mmcore.pipeline import Pipeline
+
+MAX_WAITING = 40
+"""Replies that may wait for their turn."""
+
+
+def serve(
+    pipeline: Pipeline, starts: Sequence[Document], host: str = "127.0.0.1", port: int | None = None, auth: str = ""
+) -> None:
+    """Keep the page open until the process is told to end.
+
+    Args:
+        pipeline: who answers.
+        starts: messages that one may begin with.
+        host: address to listen on.
+        port: to listen on; None is the first free one from 7860.
+        auth: "user:password" to ask for, or nothing.
+    Raises:
+        MMCoreError: the port is taken, or `auth` is no pair.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with running(pipeline, starts, host, port, auth) as address:
+        print(f"The page is at {address} (Ctrl+C ends it)", flush=True)
+        threading.Event().wait()
+
+
+@contextmanager
+def running(
+    pipeline: Pipeline, starts: Sequence[Document], host: str = "127.0.0.1", port: int | None = None, auth: str = ""
+) -> Iterator[str]:
+    """The page, open for as long as the context lasts; gives its address. See `serve`."""
+    user, _, password = auth.partition(":")
+    if auth and not (user and password):
+        raise MMCoreError(f"--auth takes USER:PASSWORD, got {auth!r}")
+    ended = threading.Event()
+    with TemporaryDirectory(prefix="mmcore-demo-") as folder:
+        root = Path(folder)
+        os.environ |= {
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_HUB_OFFLINE": "1",
+            "GRADIO_TEMP_DIR": str(root / "uploads"),
+        }
+        from mmcore.demo.page import LABELS, STYLE, THEME, build
+
+        media = root / "media"
+        media.mkdir()
+        sessions = Sessions(pipeline, media)
+        page = build(sessions, starts, media).queue(max_size=MAX_WAITING)
+
+        def sweep() -> None:
+            while not ended.wait(60):
+                sessions.sweep()
+
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                auth=(user, password) if auth else None,
+                allowed_paths=[str(media)],
+                max_file_size=MAX_BYTES,
+                theme=THEME,
+                css=STYLE,
+                i18n=LABELS,
+                footer_links=[],
+                ssr_mode=False,
+                quiet=True,
+                prevent_thread_lock=True,
+            )
+        except OSError as error:
+            where = f"{host}:{port}" if port else host
+            raise MMCoreError(
+                f"cannot listen on {where}: taken, or not allowed; choose another --port or --host"
+            ) from error
+        threading.Thread(target=sweep, daemon=True).start()
+        try:
+            yield address
+        finally:
+            ended.set()
+            page.close(verbose=False)

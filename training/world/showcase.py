@@ -1,0 +1,37 @@
+"""What people may begin with: one request for each thing that the model can do.
+
+for document in showcase():
+    print(document.text, document.media)
+"""
+
+from __future__ import annotations
+
+from mmcore.document import Document, Image, Text, Video
+from mmcore.training.world.render import render
+from mmcore.training.world.scene import Scene, Solid
+from mmcore.training.world.shown import FPS, FRAMES, SIZE
+
+
+def showcase() -> tuple[Document, ...]:
+    """Requests that draw, film, describe, answer, edit and set in motion."""
+    ball = Scene((Solid("ball", "red", "large", 0.6, 0.2, "left"),), "gray room")
+    pair = Scene((Solid("cube", "blue", "small", -0.7, 0.1), Solid("cone", "yellow", "large", 0.6, 0.3)), "blue sky")
+    tower = Scene((Solid("cylinder", "green", "large", 0.0, 0.2, "bounce"),), "night")
+    return (
+        Document((Text("film how a red ball slides to the left"),)),
+        Document((Text("draw a large green cone at night"),)),
+        Document((filmed(ball), Text("what is this?"))),
+        Document((filmed(tower), Text("what moves?"))),
+        Document((filmed(ball), Text("make the ball blue"))),
+        Document((drawn(pair), Text("make the cube bounce"))),
+    )
+
+
+def drawn(scene: Scene) -> Image:
+    """A picture of a scene."""
+    return Image(render(scene, 1, SIZE))
+
+
+def filmed(scene: Scene) -> Video:
+    """A clip of a scene."""
+    return Video(render(scene, FRAMES, SIZE), FPS)
