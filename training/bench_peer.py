@@ -55,7 +55,7 @@ def samples_per_second(model: nn.Module, loss: Callable[[], Tensor], batch: int)
         optimizer.step()
         optimizer.zero_grad()
 
-    return batch / min(best(partial(step, bf16), 8) for bf16 in (True, False))
+    return batch / min(best(partial(step, bf16), 4) for bf16 in (True, False))
 
 
 def ours() -> dict[str, float]:
