@@ -104,6 +104,7 @@ class MMCoreModel(PreTrainedModel):
         | norms                                       | 1                            |
         | norms of queries                            | 2: attention can be sharp    |
         | embedding                                   | normal, std 0.02             |
+        | what each block adds to its level           | 0                            |
         | what ends a residual branch, or the decoder | 0                            |
         | every other matrix                          | normal, std 1 / sqrt(fan in) |
         """

@@ -116,7 +116,7 @@ def writing(rng: np.random.Generator, s: np.ndarray, size: tuple[int, int]) -> n
 
 
 def drawing(rng: np.random.Generator, s: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Lines and flat patches."""
+    """Lines, boxes and arcs."""
     kinds = rng.integers(0, 3, 10).tolist()
     left = iter(kinds * len(s))
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import sys
 
 from mmcore.decoders.page import page, sheet
-from mmcore.training.world.tasks import TASKS, sample_document
+from mmcore.training.world.tasks import MIXTURES, sample_document
 
 COLUMNS = 2
 
 
 def main(path: str) -> None:
-    """Write one document of each task, in columns."""
-    sheet([page(sample_document(seed, task), task) for seed, task in enumerate(TASKS)], COLUMNS).save(path)
+    """Write one document of each task that the bundled model is trained on, in columns."""
+    pages = [page(sample_document(seed, task), task) for seed, task in enumerate(MIXTURES["all"])]
+    sheet(pages, COLUMNS).save(path)
 
 
 if __name__ == "__main__":
