@@ -23,6 +23,8 @@ class MMCoreConfig(PretrainedConfig):
         heads: `H`, attention heads; `width / heads` must be a multiple of 8 (three rotary axes share it).
         ff_width: hidden width of each feed-forward.
         patch: (frames, rows, columns) of one spacetime patch.
+        floors: channels of the convolutional pyramid within a patch, finest first (see `pyramid`); each halves rows and
+            columns. () is none: patches enter through the linear bottleneck and leave through one matrix.
         bottleneck: width of the linear bottleneck through which pixel patches enter (JiT, arXiv 2511.13720).
         embedding_scale: what token embeddings are multiplied by on their way in (as Gemma, arXiv 2403.08295), so that
             what a block adds does not drown them: the head, tied to them, wants them small.
@@ -45,6 +47,7 @@ class MMCoreConfig(PretrainedConfig):
         heads: int = 4,
         ff_width: int = 704,
         patch: tuple[int, int, int] = (4, 16, 16),
+        floors: tuple[int, ...] = (),
         bottleneck: int = 128,
         embedding_scale: float = 16.0,
         rope_theta: float = 100.0,
@@ -57,6 +60,8 @@ class MMCoreConfig(PretrainedConfig):
     ) -> None:
         if decoder_depth > depth:
             raise ValueError(f"decoder_depth {decoder_depth} needs as many core blocks to skip from, depth is {depth}")
+        if any(size % 2 ** len(floors) for size in patch[1:]):
+            raise ValueError(f"{len(floors)} floors halve patches as often; {patch[1]} x {patch[2]} pixels cannot be")
         if width % heads or (width // heads) % 8:
             raise ValueError(f"width / heads must be a multiple of 8, got {width} / {heads}")
         self.vocab_size = vocab_size
@@ -66,6 +71,7 @@ class MMCoreConfig(PretrainedConfig):
         self.heads = heads
         self.ff_width = ff_width
         self.patch = (patch[0], patch[1], patch[2])
+        self.floors = tuple(floors)
         self.bottleneck = bottleneck
         self.embedding_scale = embedding_scale
         self.rope_theta = rope_theta
@@ -89,7 +95,7 @@ class MMCoreConfig(PretrainedConfig):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "debug": {"width": 64, "depth": 2, "decoder_depth": 1, "heads": 2, "ff_width": 128, "bottleneck": 32},
-    "tiny": {"width": 256, "depth": 6, "decoder_depth": 3, "heads": 4, "ff_width": 704, "bottleneck": 128},
+    "debug": {"width": 64, "depth": 2, "decoder_depth": 1, "heads": 2, "ff_width": 128, "floors": (16, 32)},
+    "tiny": {"width": 256, "depth": 6, "decoder_depth": 3, "heads": 4, "ff_width": 704, "floors": (64, 128)},
     "peer": {"width": 256, "depth": 4, "decoder_depth": 2, "heads": 4, "ff_width": 704, "bottleneck": 128},
 }

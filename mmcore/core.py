@@ -17,6 +17,7 @@ from mmcore.attention import Mask
 from mmcore.cache import Cache
 from mmcore.config import MMCoreConfig
 from mmcore.layers import Attention, FeedForward, ZeroLinear, sinusoids
+from mmcore.pyramid import Floors, PyramidDown, find_planes
 
 GRID_WAVES = 4
 """Wavelengths of the fixed grid features: 32 to 4 patches."""
@@ -31,29 +32,37 @@ class PatchIn(nn.Module):
 
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
-        self.down = nn.Linear(config.patch_width, config.bottleneck, bias=False)
-        self.up = nn.Linear(config.bottleneck, config.width, bias=False)
+        self.pyramid = PyramidDown(config) if config.floors else None
+        if not self.pyramid:
+            self.down = nn.Linear(config.patch_width, config.bottleneck, bias=False)
+            self.up = nn.Linear(config.bottleneck, config.width, bias=False)
         self.grid = nn.Linear(3 * 2 * GRID_WAVES, config.width, bias=False)
         self.level_in = nn.Linear(2 * LEVEL_WAVES, config.width, bias=False)
         self.level_out = nn.Linear(config.width, config.width, bias=False)
         self.modulate = ZeroLinear(config.width, 3 * config.width)
 
-    def forward(self, patches: Tensor, grid: Tensor, level: Tensor, is_level: Tensor) -> tuple[Tensor, Tensor]:
-        """-> (B, Lv, D), and what the level does to every visual feed-forward (B, Lv, 3 D).
+    def forward(
+        self, patches: Tensor, grid: Tensor, level: Tensor, is_patch: Tensor, is_level: Tensor
+    ) -> tuple[Tensor, Tensor, list[Floors]]:
+        """-> (B, Lv, D), what the level does to every visual feed-forward (B, Lv, 3 D), and what the pyramid left.
 
         Args:
             patches: (B, Lv, P).
             grid: (B, Lv, 3) coordinates in patches.
             level: (B, Lv) noise level in [0, 1].
+            is_patch: (B, Lv) bool.
             is_level: (B, Lv) bool, the positions that hold the noise level itself.
         """
-        dtype = self.down.weight.dtype
+        dtype = self.grid.weight.dtype
         place = self.grid(sinusoids(grid, GRID_WAVES, 32, 4).flatten(-2).to(dtype))
         waves = sinusoids(level.sqrt(), LEVEL_WAVES, 4, 0.25).to(dtype)
         state = nn.functional.silu(self.level_in(waves))
         noise = self.level_out(state)
-        patch = self.up(self.down(patches.to(dtype))) + place
-        return torch.where(is_level[..., None], 0, patch) + noise, self.modulate(state)
+        if self.pyramid:
+            patch, floors = self.pyramid(patches.to(dtype), state, find_planes(grid, is_patch))
+        else:
+            patch, floors = self.up(self.down(patches.to(dtype))), []
+        return torch.where(is_level[..., None], 0, patch + place) + noise, self.modulate(state), floors
 
 
 class Block(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmcore.attention import Mask
 from mmcore.config import MMCoreConfig
 from mmcore.layers import Attention, FeedForward, RMSNorm, ZeroLinear
+from mmcore.pyramid import Floors, PyramidUp
 
 
 class DecoderBlock(nn.Module):
@@ -41,9 +42,17 @@ class DiffusionDecoder(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_depth))
         self.norm = RMSNorm(config.width)
-        self.out = ZeroLinear(config.width, config.patch_width)
+        self.out = PyramidUp(config) if config.floors else ZeroLinear(config.width, config.patch_width)
 
-    def forward(self, x: Tensor, early: list[Tensor], level: Tensor, rope: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        early: list[Tensor],
+        level: Tensor,
+        rope: tuple[Tensor, Tensor],
+        mask: Mask,
+        floors: list[Floors],
+    ) -> Tensor:
         """(B, Lx, D) -> (B, Lx, P).
 
         Args:
@@ -51,7 +60,9 @@ class DiffusionDecoder(nn.Module):
             early: the core's early states at the same positions, first block first.
             rope: cosines and sines of these positions.
             mask: each span seeing itself.
+            floors: what the pyramid left on the way down at these positions; [] where there is none.
         """
         for block, skip in zip(self.blocks, reversed(early), strict=True):
             x = block(x, skip, level, rope, mask)
-        return self.out(self.norm(x))
+        x = self.norm(x)
+        return self.out(x, floors) if isinstance(self.out, PyramidUp) else self.out(x)

@@ -24,6 +24,7 @@ from mmcore.core import GRID_WAVES, Block, Core, PatchIn
 from mmcore.decoder import DecoderBlock, DiffusionDecoder
 from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
 from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles, rotary_shares
+from mmcore.pyramid import ZeroConvolution
 from mmcore.sequence import IGNORE, PackedSequence
 
 
@@ -112,7 +113,7 @@ class MMCoreModel(PreTrainedModel):
             nn.init.constant_(module.weight, module.gain)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
-        elif isinstance(module, ZeroLinear):
+        elif isinstance(module, (ZeroLinear, ZeroConvolution)):
             nn.init.zeros_(module.weight)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
@@ -135,7 +136,7 @@ class MMCoreModel(PreTrainedModel):
         dtype = self._compute_dtype()
         config = self.config
         text = config.embedding_scale * self.embedding(seq.ids)
-        visual, by_level = self.patch_in(seq.patches, seq.grid, seq.level, seq.is_level)
+        visual, by_level, floors = self.patch_in(seq.patches, seq.grid, seq.level, seq.is_patch, seq.is_level)
         x = torch.cat((text, visual), 1).to(dtype)  # (B, L, D)
         rope = rotary_angles(seq.coords, config.head_width, config.rope_theta)
         marks = seq.marks if cache is None else cache.joined(seq.marks)
@@ -152,6 +153,7 @@ class MMCoreModel(PreTrainedModel):
             by_level[:, lc:],
             (rope[0][:, :, target], rope[1][:, :, target]),
             make_mask(alone, alone, dtype, self.backend),
+            [group.of_targets(lc, lc + lx) for group in floors],
         )
         return Output(hidden, patches)
 

@@ -217,10 +217,14 @@ class PackedSequence:
         return self.patches[:, self.lengths[1] :]
 
     @property
+    def is_patch(self) -> Tensor:
+        """(B, Lc + Lx) bool: no level position, no padding."""
+        return ~self.is_level & (self.marks.doc[:, self.lengths[0] :] != PADDING)
+
+    @property
     def is_target_patch(self) -> Tensor:
-        """(B, Lx) bool: the patches to be learnt or sampled (no level position, no padding)."""
-        lt, lc, _ = self.lengths
-        return ~self.is_level[:, lc:] & (self.marks.doc[:, lt + lc :] != PADDING)
+        """(B, Lx) bool: the patches to be learnt or sampled."""
+        return self.is_patch[:, self.lengths[1] :]
 
     def with_targets(self, patches: Tensor, level: Tensor) -> PackedSequence:
         """The same sequence with other target patches (B, Lx, P) and their noise levels (B, Lx)."""

@@ -18,18 +18,26 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """The nearest orthogonal matrices, roughly: all singular values come to lie in about [0.7, 1.2].
 
+    A step is X <- p(X X^T) X with p(G) = a + b G + c G^2, so all steps together are one small square matrix times X:
+    only that and the Gram matrix X X^T are followed, which takes a third less work for R / C = 2.75.
+
     Args:
         matrices: (S, R, C) a stack.
-        steps: Newton-Schulz steps, computed in bfloat16 on a GPU; a CPU multiplies float32 no slower.
+        steps: Newton-Schulz steps, computed in float32, which the Gram matrix needs.
     """
     a, b, c = QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x if x.device.type == "cpu" else x.bfloat16()
+    x = (matrices.mT if tall else matrices).float()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+    gram = x @ x.mT
+    whole = None
+    for step in range(steps):
+        p = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        p.diagonal(dim1=1, dim2=2).add_(a)
+        whole = p if whole is None else p @ whole
+        if step + 1 < steps:
+            gram = p @ gram @ p
+    x = whole @ x
     return (x.mT if tall else x).to(matrices.dtype)
 
 
