@@ -137,7 +137,7 @@ class Strip:
 
 
 def document_strip(
-    pieces: Sequence[Piece], last_context: bool = True, hides: Sequence[int] = (), open_reply: bool = False
+    pieces: Sequence[Piece], last_context: bool = True, hides: Sequence[Sequence[int]] = (), open_reply: bool = False
 ) -> Strip:
     """A whole document as a strip, with labels.
 
@@ -147,7 +147,8 @@ def document_strip(
     Args:
         pieces: the segments.
         last_context: whether a learnt visual piece that ends the document is followed by its clean copy and END.
-        hides: for each learnt visual piece, the kinds that its target span does not see (condition dropout).
+        hides: for each learnt visual piece, for each of its target spans (one, where nothing is said), the kinds that
+            it does not see (condition dropout). Several spans learn from the same words and source at several levels.
         open_reply: whether this is a prompt: nothing of it is to be written (any more), and a reply begins at its end.
     Raises:
         ValueError: a visual piece's values do not fit its grid.
@@ -172,7 +173,8 @@ def document_strip(
             raise ValueError(f"piece {i}: {len(piece.values)} patches do not fill the grid {piece.grid}")
         write([piece.opener], piece.learn)
         if piece.learn and not open_reply:
-            strip.visual(piece, TARGET, next(hide, 0))
+            for hidden in next(hide, (0,)):
+                strip.visual(piece, TARGET, hidden)
             if i + 1 == len(pieces) and not last_context:
                 return strip
         strip.visual(piece, CONTEXT)

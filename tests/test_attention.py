@@ -42,7 +42,7 @@ def test_the_rule_position_by_position() -> None:
 
 @pytest.mark.parametrize(("hide", "text", "context"), [(0, True, True), (TEXT, False, True), (CONTEXT, True, False)])
 def test_a_target_hides_what_it_is_told_to(hide: int, text: bool, context: bool) -> None:
-    strip = document_strip([picture(0, False), Tokens([20], False), picture(1, True)], False, [hide])
+    strip = document_strip([picture(0, False), Tokens([20], False), picture(1, True)], False, [[hide]])
     mask, marks = sees([strip])
     query = int((marks.kind[0] == TARGET).nonzero()[0])
     assert bool(mask[query, 1]) is text

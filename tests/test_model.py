@@ -144,6 +144,27 @@ def test_every_weight_gets_a_gradient(config, tokenizer, mixed) -> None:
         assert p.grad is not None and p.grad.abs().max() > 0, name
 
 
+def test_copies_of_a_target_do_not_see_each_other(model, tokenizer, config, mixed) -> None:
+    """Two target spans of one medium, with their own noise, give what each gives alone; so do the words after them."""
+    pieces = document_pieces(mixed, tokenizer, config.patch)
+    once, twice = document_strip(pieces), document_strip(pieces, hides=[(0, 0)] * 9)
+    seq, both = (pack([[strip]], config.patch_width) for strip in (once, twice))
+    spans = seq.marks.span[0, -seq.lengths[2] :].unique_consecutive(return_counts=True)[1].tolist()
+    generator = torch.Generator().manual_seed(0)
+    noise = [[torch.randn(n, config.patch_width, generator=generator) for n in spans] for _ in range(2)]
+    levels = [[torch.full((n,), level) for n in spans] for level in (0.3, 0.6)]
+    with torch.no_grad():
+        alone = [
+            model(seq.with_targets(torch.cat(x)[None], torch.cat(t)[None])) for x, t in zip(noise, levels, strict=True)
+        ]
+        x, t = (torch.cat([c for pair in zip(*copies, strict=True) for c in pair])[None] for copies in (noise, levels))
+        together = model(both.with_targets(x, t))
+    parts = together.patches[0].split([n for n in spans for _ in range(2)])
+    for k in range(2):
+        torch.testing.assert_close(torch.cat(parts[k::2]), alone[k].patches[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together.hidden, alone[k].hidden, atol=1e-4, rtol=1e-4)
+
+
 def test_losses_are_means_over_their_own_tokens(model, tokenizer, config, mixed) -> None:
     """A batch that holds the same document twice has the same text loss as one that holds it once."""
     strip = strip_of(mixed, tokenizer, config)

@@ -1,4 +1,4 @@
-"""The pyramid within a patch: planes found in packed lanes, convolutions that know no patch borders, skips, Muon's view."""
+"""The pyramid within a patch: planes found in lanes, convolutions that know no patch borders, skips."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ class Layout:
         room: positions in each lane of a row (text, context, target). Documents that take more are left out.
         waiting: how many documents are at hand to choose from when rows are filled.
         last_context: share of documents whose last written medium is followed by its clean copy and the end token.
+        copies: target spans of each medium to be written, each at a noise level of its own.
         hide_all: share of target spans that see no condition at all, for guidance.
         hide_text: share of those that see earlier media but no text.
         hide_context: share of those that see text but no earlier media.
@@ -49,6 +50,7 @@ class Layout:
     room: tuple[int, int, int] = (112, 148, 148)
     waiting: int = 96
     last_context: float = 0.15
+    copies: int = 1
     hide_all: float = 0.08
     hide_text: float = 0.05
     hide_context: float = 0.03
@@ -111,8 +113,8 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         kinds = (TEXT | CONTEXT, TEXT, CONTEXT, 0)
         shares = (layout.hide_all, layout.hide_text, layout.hide_context)
         media = sum(isinstance(p, Patches) and p.learn for p in pieces)
-        hides = rng.choice(kinds, size=media, p=(*shares, 1 - sum(shares)))
-        return document_strip(pieces, bool(rng.random() < layout.last_context), [int(h) for h in hides])
+        hides = rng.choice(kinds, size=(media, layout.copies), p=(*shares, 1 - sum(shares)))
+        return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist())
 
     def loader(self, workers: int) -> DataLoader:
         """The same stream, made by at most one process beside the training (order is part of the state)."""
@@ -130,7 +132,7 @@ def fill_rows(lengths: dict[int, tuple[int, int, int]], rows: int, room: tuple[i
     Returns:
         For each row the documents in it.
     """
-    names, need = list(lengths), np.array(list(lengths.values())) / room
+    names, need = list(lengths), np.array(list(lengths.values())) / np.maximum(room, 1)
     free = np.ones(len(names), bool)
     chosen: list[list[int]] = []
     for _ in range(rows):

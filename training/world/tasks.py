@@ -168,7 +168,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Short names for one task or two."""
 
 MIXTURES: dict[str, dict[str, float]] = {
-    "stills": {"text to image": 0.5, "image edit": 0.26, "image to text": 0.12, "image question": 0.12},
+    "reading": {"image to text": 0.5, "image question": 0.5},
+    "stills": {"text to image": 0.4, "image edit": 0.26, "image to text": 0.17, "image question": 0.17},
     "all": {
         "text to image": 0.17,
         "text to video": 0.20,
@@ -182,18 +183,18 @@ MIXTURES: dict[str, dict[str, float]] = {
         "chat": 0.07,
     },
     "whole": {
-        "text to image": 0.15,
-        "text to video": 0.17,
-        "image to text": 0.06,
-        "video to text": 0.09,
-        "image question": 0.05,
-        "video question": 0.07,
-        "image edit": 0.09,
-        "video edit": 0.11,
+        "text to image": 0.10,
+        "text to video": 0.16,
+        "image to text": 0.05,
+        "video to text": 0.13,
+        "image question": 0.04,
+        "video question": 0.10,
+        "image edit": 0.08,
+        "video edit": 0.13,
         "image to video": 0.04,
-        "chat": 0.06,
+        "chat": 0.07,
         "continuation": 0.03,
-        "story": 0.03,
+        "story": 0.02,
         "small talk": 0.01,
         "missing in image": 0.01,
         "missing in video": 0.01,
