@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
 from mmcore.tokenizers.text import TextTokenizer, train_text_tokenizer
 
+Module = TypeVar("Module", bound=torch.nn.Module)
 WORDS = "a red ball and a blue cube stand still make it green what is this describe now the first one 0 1 2 3 . ? !"
 
 
@@ -22,7 +24,7 @@ def one_seed() -> None:
     torch.manual_seed(0)
 
 
-def lively(model: MMCoreModel) -> MMCoreModel:
+def lively(model: Module) -> Module:
     """Weights that are 0 at the beginning hide mistakes: give every one of them something to say."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
