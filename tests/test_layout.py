@@ -16,7 +16,10 @@ pytestmark = pytest.mark.quick
 LAYERS = {
     0: ("mmcore.document", "mmcore.config", "mmcore.errors"),
     1: (
-        *(f"mmcore.{name}" for name in ("sequence", "attention", "layers", "core", "decoder", "model", "cache")),
+        *(
+            f"mmcore.{name}"
+            for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model", "cache")
+        ),
         *(f"mmcore.{name}" for name in ("flow", "generate", "backbone")),
     ),
     2: ("mmcore.tokenizers", "mmcore.decoders"),

@@ -18,10 +18,12 @@ from mmcore.pipeline import Pipeline
 from mmcore.training.evaluate import baseline, closeness, evaluate, floor, psnr, table, wilson
 from mmcore.training.judge import KEPT, Turn, judge, shows, turns
 from mmcore.training.world.language import caption
-from mmcore.training.world.parse import Meaning, Said, meaning, parse
+from mmcore.training.world.meaning import Meaning, Said, meaning
+from mmcore.training.world.parse import parse
 from mmcore.training.world.readout import read_scene
 from mmcore.training.world.render import render
-from mmcore.training.world.scene import Scene, Solid, sample_scene
+from mmcore.training.world.sampling import sample_scene
+from mmcore.training.world.scene import Scene, Solid
 from mmcore.training.world.shown import Shown
 from mmcore.training.world.tasks import sample_example
 from mmcore.training.world.wear import worn

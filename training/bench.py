@@ -19,7 +19,7 @@ import torch
 import mmcore
 from mmcore.errors import MMCoreError
 from mmcore.training.world.render import render
-from mmcore.training.world.scene import sample_scene
+from mmcore.training.world.sampling import sample_scene
 
 TRIES = 3
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmcore.document import Document, Text
-from mmcore.training.world.parse import Meaning, meaning, parse
+from mmcore.training.world.meaning import Meaning, meaning
+from mmcore.training.world.parse import parse
 from mmcore.training.world.readout import read_scene
 from mmcore.training.world.scene import Scene
 from mmcore.training.world.shown import INTRODUCTIONS, Example, Shown

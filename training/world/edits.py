@@ -6,18 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmcore.training.world.language import DO, noun, pick, refer
-from mmcore.training.world.scene import BACKDROPS, COLOURS, MOTIONS, SHAPES, SIZES, Scene, Solid, fits
+from mmcore.training.world.heldout import EDITS, draws_pairs, holds_pair
+from mmcore.training.world.language import pick, say, some_thing
+from mmcore.training.world.meaning import said
+from mmcore.training.world.scene import BACKDROPS, COLOURS, MOTIONS, SHAPES, SIZES, SLIDES, Scene, Solid, fits
 
-KINDS = ("recolour", "recolour", "reshape", "resize", "remove", "add", "backdrop")
-CLIP_KINDS = (*KINDS, "motion", "motion", "stop")
+KINDS = ("recolour",) * 3 + ("reshape", "reshape", "resize", "remove", "add", "backdrop", "swap")
+CLIP_KINDS = (*KINDS, *("motion",) * 3, "stop", "reverse")
 
-BACKGROUND_FORMS = {
-    "gray room": ("put it in a gray room", "change the background to a gray room"),
-    "blue sky": ("put it under a blue sky", "change the background to a blue sky"),
-    "night": ("make it night", "change the background to night"),
-    "green field": ("put it in a green field", "change the background to a green field"),
+REVERSED = {
+    a: b
+    for pair in (("left", "right"), ("forward", "backward"), ("grow", "shrink"), ("appear", "vanish"))
+    for a, b in (pair, pair[::-1])
 }
+"""What each motion becomes when time runs backwards; the others look the same."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,7 @@ def sample_edit(rng: np.random.Generator, scene: Scene, clip: bool, only: str | 
         kind = pick(rng, CLIP_KINDS if clip else KINDS) if only is None else only
         i = int(rng.integers(len(scene.solids)))
         edit = _edit(rng, scene, i, kind)
-        if edit is None:
-            continue
-        names = [s.name for s in edit.scene.solids]
-        if len(set(names)) == len(names) and fits(edit.scene) and edit.scene != scene:
+        if edit is not None and _allowed(rng, scene, edit):
             return edit
 
 
@@ -53,39 +52,51 @@ def animate(rng: np.random.Generator, scene: Scene) -> Edit | None:
     for _ in range(8):
         i = int(rng.integers(len(scene.solids)))
         edit = _edit(rng, scene, i, "motion")
-        if edit is not None and edit.scene.solids[i].motion not in ("still", "appear") and fits(edit.scene):
+        moved = edit is not None and edit.scene.solids[i].motion not in ("still", "appear")
+        if edit is not None and moved and _allowed(rng, scene, edit):
             return edit
     return None
 
 
+def _allowed(rng: np.random.Generator, before: Scene, edit: Edit) -> bool:
+    """Whether an edit changes something, leaves a scene that fits, and shows no pair that is held out."""
+    names = [s.name for s in edit.scene.solids]
+    whole = len(set(names)) == len(names) and fits(edit.scene) and edit.scene != before
+    return whole and (draws_pairs(rng) or not holds_pair(edit.scene))
+
+
 def _edit(rng: np.random.Generator, scene: Scene, i: int, kind: str) -> Edit | None:
-    """One kind of edit of solid i; None where it means nothing here."""
-    solid, named = scene.solids[i], refer(rng, scene, i)
+    """One kind of edit of solid i; None where it means nothing here, or is held out."""
+    solid, thing = scene.solids[i], some_thing(rng, scene, i)
+
+    def to(kind: str, options: tuple[str, ...]) -> str:
+        return pick(rng, [o for o in options if ((kind, o) in EDITS) == draws_pairs(rng)])
+
     if kind == "recolour":
-        colour = pick(rng, tuple(COLOURS))
-        form = pick(rng, ("make {} {}", "make {} {}", "paint {} {}", "turn {} {}", "change the colour of {} to {}"))
-        return Edit(form.format(named, colour), scene.swap(i, replace(solid, colour=colour)))
+        colour = to(kind, tuple(COLOURS))
+        return Edit(say(rng, kind, thing=thing, colour=colour), scene.swap(i, replace(solid, colour=colour)))
     if kind == "reshape":
-        shape = pick(rng, SHAPES)
-        form = pick(rng, ("turn {} into a {}", "make {} a {}", "replace {} by a {}"))
-        return Edit(form.format(named, shape), scene.swap(i, replace(solid, shape=shape)))
+        shape = to(kind, SHAPES)
+        return Edit(say(rng, kind, thing=thing, shape=shape), scene.swap(i, replace(solid, shape=shape)))
     if kind == "resize":
         if solid.motion in ("grow", "shrink"):
             return None
         size = "large" if solid.size == "small" else "small"
-        word = pick(rng, (size, {"large": "bigger", "small": "smaller"}[size]))
-        return Edit(f"make {named} {word}", scene.swap(i, replace(solid, size=size)))
+        words = say(rng, "enlarge" if size == "large" else "reduce", thing=thing)
+        return Edit(words, scene.swap(i, replace(solid, size=size)))
     if kind == "remove":
-        if len(scene.solids) == 1:
-            return None
-        return Edit(pick(rng, ("remove {}", "take {} away", "delete {}")).format(named), scene.without(i))
+        return None if len(scene.solids) == 1 else Edit(say(rng, kind, thing=thing), scene.without(i))
     if kind == "add":
         return _add(rng, scene)
+    if kind == "swap":
+        return _swap(rng, scene, i)
+    if kind == "reverse":
+        return _reverse(rng, scene)
     if kind == "backdrop":
-        backdrop = pick(rng, BACKDROPS)
-        return Edit(pick(rng, BACKGROUND_FORMS[backdrop]), replace(scene, backdrop=backdrop))
+        backdrop = to(kind, BACKDROPS)
+        return Edit(say(rng, kind, place=backdrop), replace(scene, backdrop=backdrop))
     motion = "still" if kind == "stop" else pick(rng, MOTIONS)
-    return Edit(f"make {named} {pick(rng, DO[motion])}", scene.swap(i, replace(solid, motion=motion)))
+    return Edit(say(rng, "motion", thing=thing, do=motion), scene.swap(i, replace(solid, motion=motion)))
 
 
 def _add(rng: np.random.Generator, scene: Scene) -> Edit | None:
@@ -99,5 +110,26 @@ def _add(rng: np.random.Generator, scene: Scene) -> Edit | None:
     solids = (new, *scene.solids) if side == "left" else (*scene.solids, new)
     if [s.x for s in solids] != sorted(s.x for s in solids):
         return None
-    form = pick(rng, ("add {} on the {}", "put {} on the {}"))
-    return Edit(form.format(noun(new), side), replace(scene, solids=solids))
+    return Edit(say(rng, f"add {side}", solid=said(new)), replace(scene, solids=solids))
+
+
+def _swap(rng: np.random.Generator, scene: Scene, i: int) -> Edit | None:
+    """Let two solids change places; None where there is one alone."""
+    solids = list(scene.solids)
+    if len(solids) == 1:
+        return None
+    j = (i + 1 + int(rng.integers(len(solids) - 1))) % len(solids)
+    a, b = solids[i], solids[j]
+    words = say(rng, "swap", thing=some_thing(rng, scene, i), other=some_thing(rng, scene, j))
+    solids[i], solids[j] = replace(b, x=a.x, z=a.z), replace(a, x=b.x, z=b.z)
+    return Edit(words, replace(scene, solids=tuple(solids)))
+
+
+def _reverse(rng: np.random.Generator, scene: Scene) -> Edit:
+    """Let time run backwards."""
+    solids = []
+    for solid in scene.solids:
+        dx, dz = SLIDES.get(solid.motion, (0.0, 0.0))
+        motion = REVERSED.get(solid.motion, solid.motion)
+        solids.append(replace(solid, x=solid.x + dx, z=solid.z + dz, motion=motion))
+    return Edit(say(rng, "reverse"), replace(scene, solids=tuple(sorted(solids, key=lambda s: s.x))))

@@ -1,64 +1,46 @@
-"""The words of the world: captions, prompts, questions with their answers, instructions.
+"""What is said in the world: captions and answers in the model's own words, requests in the many words of people.
 
-Captions are canonical: one scene, one caption, so that what is said can be checked. What people ask is varied.
-Solids are always named from left to right as they stand at the beginning.
+    caption(scene, clip=True)                        # canonical: one scene, one caption, so that it can be checked
+    say(rng, "recolour", thing=thing, colour="red")  # one of many phrasings, with other names now and then
+
+Solids are named from left to right as they stand at the beginning.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
 
-from mmcore.training.world.scene import COLOURS, SHAPES, Scene, Solid
+from mmcore.training.world.commands import COMMANDS, REQUESTS, WRAPS
+from mmcore.training.world.heldout import split
+from mmcore.training.world.meaning import Meaning, Said, Thing, meaning
+from mmcore.training.world.names import NAMES, OTHER_NAME
+from mmcore.training.world.queries import QUESTIONS
+from mmcore.training.world.scene import Scene, Solid
 
-DOES = {
-    "still": "stands still",
-    "left": "slides to the left",
-    "right": "slides to the right",
-    "forward": "slides forward",
-    "backward": "slides backward",
-    "bounce": "bounces",
-    "grow": "grows",
-    "shrink": "shrinks",
-    "appear": "appears",
-    "vanish": "vanishes",
-}
-"""Each motion as a caption says it."""
+FORMS = COMMANDS | REQUESTS | QUESTIONS
 
-DO = {
-    "still": ("stand still", "stop"),
-    "left": ("slide to the left", "go left"),
-    "right": ("slide to the right", "go right"),
-    "forward": ("slide forward", "come closer"),
-    "backward": ("slide backward", "go away"),
-    "bounce": ("bounce", "bounce up and down"),
-    "grow": ("grow", "get bigger"),
-    "shrink": ("shrink", "get smaller"),
-    "appear": ("appear",),
-    "vanish": ("vanish", "disappear"),
-}
-"""Each motion as one asks for it."""
-
-PLACES = {
-    "gray room": "in a gray room",
-    "blue sky": "under a blue sky",
-    "night": "at night",
-    "green field": "in a green field",
-}
-
-NUMBERS = ("zero", "one", "two", "three")
+OWN = {slot: {value: names[0] for value, names in table.items()} for slot, table in NAMES.items()}
+"""The names that the model itself uses."""
 
 
 def pick(rng: np.random.Generator, options: tuple[str, ...] | list[str]) -> str:
-    """One of several phrasings."""
+    """One of several."""
     return options[int(rng.integers(len(options)))]
+
+
+def name(rng: np.random.Generator | None, slot: str, value: str) -> str:
+    """A name for a value: the model's own (rng None), or one that people use."""
+    names = NAMES[slot][value]
+    if rng is None or len(names) == 1 or rng.random() > OTHER_NAME:
+        return names[0]
+    return pick(rng, names[1:])
 
 
 def listed(parts: list[str]) -> str:
     """ "a, b and c"."""
-    if not parts:
-        return "nothing"
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
@@ -67,127 +49,112 @@ def article(words: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
-def noun(solid: Solid, sized: bool = True) -> str:
-    """A solid as it is first named: "a large red ball"."""
-    sized = sized and solid.motion not in ("grow", "shrink")
-    return article(f"{solid.size} {solid.name}" if sized else solid.name)
+def noun(solid: Said, rng: np.random.Generator | None = None) -> str:
+    """A solid as it is brought in: "a large red ball"."""
+    parts = [("size", solid.size), ("colour", solid.colour), ("shape", solid.shape)]
+    return article(" ".join(name(rng, slot, value) for slot, value in parts if value))
 
 
-def caption(scene: Scene, clip: bool, sized: tuple[bool, ...] = (True,) * 3, placed: bool = True) -> str:
-    """What there is to see.
+def clause(solid: Said, rng: np.random.Generator | None = None) -> str:
+    """A solid with what it does, if that is told."""
+    return noun(solid, rng) + (f" {name(rng, 'does', solid.motion)}" if solid.motion else "")
+
+
+def tell(said: Meaning) -> str:
+    """A scene in the model's own words."""
+    words = listed([clause(solid) for solid in said.solids])
+    if said.backdrop is None:
+        return words
+    moving = any(solid.motion for solid in said.solids)
+    return words + ("," if moving else "") + f" {name(None, 'place', said.backdrop)}"
+
+
+def caption(scene: Scene, clip: bool, sized: tuple[bool, ...] = (True,) * 4, placed: bool = True) -> str:
+    """What there is to see, in the model's own words; arguments as in `meaning`."""
+    return tell(meaning(scene, clip, sized, placed))
+
+
+def describe(rng: np.random.Generator, said: Meaning) -> str:
+    """A scene as people tell of it: other names, the place first or last, two solids by where they stand."""
+    parts = [clause(solid, rng) for solid in said.solids]
+    words = listed(parts)
+    if len(parts) == 2:
+        moving = any(solid.motion for solid in said.solids)
+        forms = (
+            ("{0}, while {1}",) if moving else ("{0} to the left of {1}", "{1} to the right of {0}", "{0} next to {1}")
+        )
+        if rng.random() < 0.25:
+            words = pick(rng, forms).format(*parts)
+    if said.backdrop is None:
+        return words
+    place = name(rng, "place", said.backdrop)
+    if rng.random() < 0.2:
+        return f"{place}, {words}"
+    return f"{words}, {place}" if rng.random() < 0.5 else f"{words} {place}"
+
+
+def refer(rng: np.random.Generator, thing: Thing) -> str:
+    """A solid as people refer to it."""
+    if thing == Thing():
+        return "it"
+    colour = f"{name(rng, 'colour', thing.colour)} " if thing.colour else ""
+    return f"the {colour}{name(rng, 'shape', thing.shape) if thing.shape else 'one'}"
+
+
+def say(rng: np.random.Generator, kind: str, **slots: str | Thing | Said | Meaning) -> str:
+    """A request, a command or a question, in one of its phrasings.
 
     Args:
-        scene: what is shown.
-        clip: whether it is seen as a clip, so that motions are told.
-        sized: for each solid, whether its size is told.
-        placed: whether the backdrop is told.
+        rng: decides which; see `heldout` for those that it may not use.
+        kind: one of FORMS.
+        slots: what the phrasing's slots stand for: values of NAMES, and solids, things and scenes by their meaning.
     """
-    nouns = [noun(s, told) for s, told in zip(scene.solids, sized, strict=False)]
-    if clip:
-        parts = [f"{n} {DOES[s.motion]}" for n, s in zip(nouns, scene.solids, strict=True)]
-        return listed(parts) + (f", {PLACES[scene.backdrop]}" if placed else "")
-    return listed(nouns) + (f" {PLACES[scene.backdrop]}" if placed else "")
-
-
-def request(rng: np.random.Generator, said: str, clip: bool, polite: bool) -> str:
-    """Ask for a picture or a clip by what is to be seen. Who asks politely gets a sentence with it."""
-    if clip and polite:
-        forms = ("please film this: {}", "can you make a clip in which {}?", "i would like to see how {}")
-    elif clip:
-        forms = ("{}", "{}", "film how {}", "a clip in which {}", "make a video: {}")
-    elif polite:
-        forms = ("please draw {}", "can you draw {}?", "i would like a picture of {}")
-    else:
-        forms = ("{}", "{}", "draw {}", "a picture of {}", "make an image of {}")
-    return pick(rng, forms).format(said)
-
-
-def ask_caption(rng: np.random.Generator) -> str:
-    """Ask what there is to see."""
-    return pick(rng, ("what is this?", "describe this.", "what do you see?", "what happens here?", "caption:"))
-
-
-def references(scene: Scene, i: int) -> list[str]:
-    """The ways to name solid i that mean no other: "ball", "red one", "red ball"."""
-    solid = scene.solids[i]
-    shapes = Counter(s.shape for s in scene.solids)
-    colours = Counter(s.colour for s in scene.solids)
-    names = [solid.name]
-    if shapes[solid.shape] == 1:
-        names += [solid.shape, solid.shape]
-    if colours[solid.colour] == 1:
-        names.append(f"{solid.colour} one")
-    return names
-
-
-def refer(rng: np.random.Generator, scene: Scene, i: int) -> str:
-    """Name solid i: "the ball", or "it" where there is nothing else."""
-    if len(scene.solids) == 1 and rng.random() < 0.4:
-        return "it"
-    return "the " + pick(rng, references(scene, i))
-
-
-def _yes(truth: bool) -> str:
-    return "yes" if truth else "no"
-
-
-def question(rng: np.random.Generator, scene: Scene, clip: bool) -> tuple[str, str]:
-    """A question about a scene and its answer."""
-    kinds = ["count", "count shape", "colour", "shape", "exists", "place", "left", "size"]
-    if clip:
-        kinds += ["what moves", "what moves", "does", "does", "which does"]
-    while True:
-        answered = _question(rng, scene, pick(rng, kinds))
-        if answered is not None:
-            return answered
-
-
-def _question(rng: np.random.Generator, scene: Scene, kind: str) -> tuple[str, str] | None:
-    """One kind of question; None where it cannot be asked of this scene."""
-    solids = scene.solids
-    i = int(rng.integers(len(solids)))
-    solid = solids[i]
-    if kind == "count":
-        return pick(rng, ("how many objects are there?", "how many things do you see?")), NUMBERS[len(solids)]
-    if kind == "count shape":
-        shape = pick(rng, (solid.shape, pick(rng, SHAPES)))
-        return f"how many {shape}s are there?", NUMBERS[sum(s.shape == shape for s in solids)]
-    if kind == "colour":
-        names = [n for n in references(scene, i) if n == solid.shape]
-        return (f"what colour is the {names[0]}?", solid.colour) if names else None
-    if kind == "shape":
-        names = [n for n in references(scene, i) if n == f"{solid.colour} one"]
-        return (f"what is the {names[0]}?", article(solid.shape)) if names else None
-    if kind == "exists":
-        name = solid.name if rng.random() < 0.5 else f"{pick(rng, tuple(COLOURS))} {pick(rng, SHAPES)}"
-        return f"is there {article(name)}?", _yes(any(s.name == name for s in solids))
-    if kind == "place":
-        return pick(rng, ("where is this?", "what is the background?")), PLACES[scene.backdrop]
-    if kind == "size":
-        if solid.motion in ("grow", "shrink"):
-            return None
-        return f"is the {pick(rng, references(scene, i))} small or large?", solid.size
-    if kind == "left":
-        if len(solids) == 1:
-            return None
-        j = (i + 1 + int(rng.integers(len(solids) - 1))) % len(solids)
-        side = pick(rng, ("left", "right"))
-        a, b = pick(rng, references(scene, i)), pick(rng, references(scene, j))
-        return f"is the {a} to the {side} of the {b}?", _yes((i < j) == (side == "left"))
-    if kind == "what moves":
-        movers = [f"the {s.name}" for s in solids if s.motion != "still"]
-        return "what moves?", listed(movers) if movers else "nothing moves"
-    if kind == "which does":
-        doers = [f"the {s.name}" for s in solids if s.motion == solid.motion]
-        return f"what {DOES[solid.motion]}?", listed(doers)
-    assert kind == "does", kind
-    return f"what does the {pick(rng, references(scene, i))} do?", f"it {DOES[solid.motion]}"
+    filled: dict[str, str] = {}
+    for slot, value in slots.items():
+        if isinstance(value, Thing):
+            filled[slot] = refer(rng, value)
+        elif isinstance(value, Said):
+            filled[slot] = noun(value, rng)
+        elif isinstance(value, Meaning):
+            filled[slot] = describe(rng, value)
+        else:
+            filled[slot] = name(rng, slot, value)
+    form = pick(rng, split(rng, FORMS[kind]))
+    if kind in COMMANDS:
+        form = pick(rng, split(rng, WRAPS)).format(form)
+    return re.sub(r"\ba (?=[aeiou])", "an ", form.format(**filled))
 
 
 def casual(rng: np.random.Generator, words: str) -> str:
-    """The same words as people type them: now and then a capital letter, a full stop more or less."""
+    """The same words as people type them: now and then capitals, a full stop more or less."""
     if rng.random() < 0.2:
         words = words[0].upper() + words[1:]
+    elif rng.random() < 0.02:
+        words = words.upper()
     if rng.random() < 0.2:
         words = words.rstrip(".") if words.endswith(".") else words if words.endswith(("?", ":")) else words + "."
     return words
+
+
+def things(scene: Scene, i: int) -> list[Thing]:
+    """The ways to refer to solid i that mean no other: "the ball", "the red one", "the red ball"."""
+    solid = scene.solids[i]
+    found = [Thing(solid.colour, solid.shape)]
+    if Counter(s.shape for s in scene.solids)[solid.shape] == 1:
+        found += [Thing(None, solid.shape)] * 2
+    if Counter(s.colour for s in scene.solids)[solid.colour] == 1:
+        found.append(Thing(solid.colour))
+    return found
+
+
+def some_thing(rng: np.random.Generator, scene: Scene, i: int, it: bool = True) -> Thing:
+    """One way to refer to solid i; "it" now and then, where there is nothing else and `it` allows it."""
+    if it and len(scene.solids) == 1 and rng.random() < 0.4:
+        return Thing()
+    found = things(scene, i)
+    return found[int(rng.integers(len(found)))]
+
+
+def definite(solid: Solid) -> str:
+    """A solid of a scene in the model's own words: "the red ball"."""
+    return f"the {solid.name}"

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmcore.document import Document, Image, Segment, Text, Video
-from mmcore.training.world.language import caption, casual, request
-from mmcore.training.world.parse import Meaning, meaning
+from mmcore.training.world.language import caption, casual, say
+from mmcore.training.world.meaning import Meaning, meaning
 from mmcore.training.world.render import render
-from mmcore.training.world.scene import Scene, sample_scene
+from mmcore.training.world.sampling import sample_scene
+from mmcore.training.world.scene import Scene
 from mmcore.training.world.wear import worn
 
 FRAMES, FPS, SIZE = 16, 8.0, (64, 64)
@@ -47,9 +48,9 @@ class Shown:
         return caption(self.scene, self.clip)
 
     @property
-    def request(self) -> str:
+    def request(self) -> Meaning:
         """As much of it as was asked for."""
-        return caption(self.scene, self.clip, self.sized, self.placed)
+        return meaning(self.scene, self.clip, self.sized, self.placed)
 
     def asked_of(self, scene: Scene) -> Meaning:
         """As much of another scene as was asked for of this one: what both say must be equal."""
@@ -89,7 +90,8 @@ def asked_for(rng: np.random.Generator, clip: bool, polite: bool) -> tuple[Text,
     all_sized = bool(rng.random() < 0.5)
     sized = tuple(all_sized and bool(rng.random() < 0.8) for _ in range(3))
     shown = replace(shown, sized=sized, placed=bool(rng.random() < 0.5))
-    return user(rng, request(rng, shown.request, clip, polite)), shown
+    kind = ("film" if clip else "draw") + (", politely" if polite else "")
+    return user(rng, say(rng, kind, scene=shown.request)), shown
 
 
 def user(rng: np.random.Generator, words: str) -> Text:

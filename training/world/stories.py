@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from mmcore.document import Video
-from mmcore.training.world.language import DOES, caption, pick
+from mmcore.training.world.heldout import draws_pairs, holds_pair, split
+from mmcore.training.world.language import describe, name, pick, say
+from mmcore.training.world.meaning import meaning
 from mmcore.training.world.render import render
-from mmcore.training.world.scene import MOTIONS, Scene, fits, sample_scene
+from mmcore.training.world.sampling import sample_scene
+from mmcore.training.world.scene import MOTIONS, Scene, fits
 from mmcore.training.world.shown import (
     FIRST,
     FPS,
@@ -26,22 +29,15 @@ from mmcore.training.world.shown import (
 )
 from mmcore.training.world.wear import worn
 
-GO_ON = (
-    "what happens next?",
-    "go on",
-    "continue this clip",
-    "continue.",
-    "how does it go on?",
-    "film the rest",
-    "show me what comes next",
-    "and then?",
-)
-
 TELL = (
     "tell a story: first {}, then {}, at last {}",
     "a story in three pictures: {}; then {}; in the end {}",
     "show me this story: there is {}, then {}, and finally {}",
     "first {}, then {}, and then {}: tell it with pictures",
+    "illustrate this: {}; after that {}; at the end {}",
+    "draw and film a story: {}, then {}, and at last {}",
+    "in the first picture {}, in the second {}, in the third {}",
+    "tell me how {}, how then {} and how at last {}",
 )
 
 HAPPENINGS = tuple(motion for motion in MOTIONS if motion not in ("still", "appear"))
@@ -58,7 +54,7 @@ def continuation(rng: np.random.Generator, _: bool) -> Lines:
         if not any(solid.motion in ABRUPT for solid in shown.scene.solids):
             break
     first = Video(worn(rng, render(shown.scene, FRAMES, SIZE)[: shown.after]), FPS)
-    return (*given_with(rng, first, pick(rng, GO_ON)), shown.written()), (shown,)
+    return (*given_with(rng, first, say(rng, pick(rng, ("go on", "next")))), shown.written()), (shown,)
 
 
 def story(rng: np.random.Generator, _: bool) -> Lines:
@@ -66,7 +62,8 @@ def story(rng: np.random.Generator, _: bool) -> Lines:
     start = sample_scene(rng, moving=False, solids=int(rng.integers(1, 3)))
     second, told_second = _happening(rng, start)
     third, told_third = _happening(rng, start)
-    asked = pick(rng, TELL).format(caption(start, False), told_second, told_third)
+    told_first = describe(rng, meaning(start, False))
+    asked = pick(rng, split(rng, TELL)).format(told_first, told_second, told_third)
     first = Shown(start, False)
     shown = (first, Shown(second, True, before=start), Shown(third, True, before=start))
     lines = [with_sentence(part, words) for part, words in zip(shown, (FIRST, THEN, LAST), strict=True)]
@@ -78,5 +75,6 @@ def _happening(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str]:
     while True:
         i = int(rng.integers(len(scene.solids)))
         solid = replace(scene.solids[i], motion=pick(rng, HAPPENINGS))
-        if fits(moved := scene.swap(i, solid)):
-            return moved, f"the {solid.name} {DOES[solid.motion]}"
+        moved = scene.swap(i, solid)
+        if fits(moved) and (draws_pairs(rng) or not holds_pair(moved)):
+            return moved, f"the {solid.name} {name(rng, 'does', solid.motion)}"

@@ -6,7 +6,9 @@ import numpy as np
 
 from mmcore.document import Image, Text, Video
 from mmcore.training.world.edits import sample_edit
-from mmcore.training.world.language import ask_caption, pick
+from mmcore.training.world.heldout import split
+from mmcore.training.world.language import pick, say
+from mmcore.training.world.meaning import Thing
 from mmcore.training.world.others import sample_other
 from mmcore.training.world.scene import COLOURS, SHAPES
 from mmcore.training.world.shown import FPS, FRAMES, SIZE, Lines, draw, given_with, user
@@ -44,7 +46,7 @@ def small_talk(rng: np.random.Generator, _: bool) -> Lines:
     segments: list[Text] = []
     for _turn in range(int(rng.integers(1, 3))):
         asked, said = SMALL_TALK[int(rng.integers(len(SMALL_TALK)))]
-        segments += [user(rng, pick(rng, asked)), Text(said, True)]
+        segments += [user(rng, pick(rng, split(rng, asked))), Text(said, True)]
     return tuple(segments), ()
 
 
@@ -55,20 +57,21 @@ def missing(rng: np.random.Generator, clip: bool) -> Lines:
     shapes = {solid.shape for solid in shown.scene.solids}
     while True:
         colour, shape = pick(rng, tuple(COLOURS)), pick(rng, SHAPES)
-        name = shape if rng.random() < 0.5 else f"{colour} {shape}"
+        name, thing = f"{colour} {shape}", Thing(colour, shape)
+        if rng.random() < 0.5:
+            name, thing = shape, Thing(None, shape)
         if name not in there and (name != shape or shape not in shapes):
             break
-    form = pick(rng, ("make the {} {}", "paint the {} {}", "turn the {} {}", "change the colour of the {} to {}"))
-    asked = form.format(name, pick(rng, tuple(COLOURS)))
+    asked = say(rng, "recolour", thing=thing, colour=pick(rng, tuple(COLOURS)))
     if rng.random() < 0.4:
-        asked = pick(rng, ("remove the {}", "take the {} away", "delete the {}")).format(name)
+        asked = say(rng, "remove", thing=thing)
     return (*given_with(rng, shown.given(rng), asked), Text(f"there is no {name}", True)), ()
 
 
 def no_scene(rng: np.random.Generator, clip: bool) -> Lines:
     """A picture or a clip of something else, with a question or an edit: the answer says what it is."""
     name, frames = sample_other(rng, FRAMES if clip else 1, SIZE)
-    asked = ask_caption(rng)
+    asked = say(rng, "caption")
     if rng.random() < 0.4:
         asked = sample_edit(rng, draw(rng, clip).scene, clip).instruction
     medium = (Video if clip else Image)(frames, FPS)

@@ -14,9 +14,11 @@ import numpy as np
 
 from mmcore.document import Document, Image, Segment, Text
 from mmcore.training.world.edits import animate, sample_edit
-from mmcore.training.world.language import ask_caption, question
+from mmcore.training.world.heldout import Dice
+from mmcore.training.world.language import pick, say
+from mmcore.training.world.questions import question
 from mmcore.training.world.render import render
-from mmcore.training.world.scene import sample_scene
+from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.shown import (
     FPS,
     FRAMES,
@@ -45,7 +47,7 @@ def write_medium(rng: np.random.Generator, clip: bool) -> Lines:
 def describe(rng: np.random.Generator, clip: bool) -> Lines:
     """A picture or a clip to words."""
     shown = draw(rng, clip)
-    return (*given_with(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)), ()
+    return (*given_with(rng, shown.given(rng), say(rng, "caption")), Text(shown.caption, True)), ()
 
 
 def answer(rng: np.random.Generator, clip: bool) -> Lines:
@@ -79,11 +81,11 @@ def image_to_video(rng: np.random.Generator, _: bool) -> Lines:
 
 
 def chat(rng: np.random.Generator, _: bool) -> Lines:
-    """Two to four turns that mix words, pictures and clips, and go back to earlier ones."""
+    """Two to six turns that mix words, pictures and clips, and go back to earlier ones."""
     seen: list[Shown] = []
     written: list[Shown] = []
     segments: list[Segment] = []
-    for turn in range(int(rng.integers(2, 5))):
+    for turn in range(int(rng.integers(2, 7))):
         kind = "new" if not seen else ("new", "edit", "edit", "question")[int(rng.integers(4))]
         if kind in ("new", "edit") and len(seen) == 3:
             kind = "question"
@@ -93,7 +95,7 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
             continue
         if kind == "new" and rng.random() < 0.25:
             shown = draw(rng, bool(rng.random() < 0.5))
-            segments += [*given_with(rng, shown.given(rng), ask_caption(rng)), Text(shown.caption, True)]
+            segments += [*given_with(rng, shown.given(rng), say(rng, "caption")), Text(shown.caption, True)]
             seen.append(shown)
             continue
         if kind == "new":
@@ -109,29 +111,37 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
 
 
 def _edit_earlier(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, Shown]:
-    """An instruction about the first or the last medium of a chat, and what it leads to."""
-    shown = seen[0] if rng.random() < 0.5 else seen[-1]
-    single = len(shown.scene.solids) == 1
+    """An instruction about one of the media of a chat, and what it leads to."""
+    which = len(seen) - 1 if rng.random() < 0.5 else int(rng.integers(len(seen)))
+    shown = seen[which]
     if not shown.clip and rng.random() < 0.3:
         change = animate(rng, shown.scene)
         if change is not None:
-            return _pointed(rng, change.instruction, shown, seen, single), Shown(change.scene, True, before=shown.scene)
+            return _pointed(rng, change.instruction, seen, which), Shown(change.scene, True, before=shown.scene)
     change = sample_edit(rng, shown.scene, shown.clip)
-    words = _pointed(rng, change.instruction, shown, seen, single)
-    return words, Shown(change.scene, shown.clip, before=shown.scene)
+    return _pointed(rng, change.instruction, seen, which), Shown(change.scene, shown.clip, before=shown.scene)
 
 
-def _pointed(rng: np.random.Generator, words: str, shown: Shown, seen: list[Shown], single: bool) -> str:
-    """An instruction with a word on which medium it is about."""
-    if shown is seen[-1]:
-        return words if rng.random() < 0.6 else f"now {words}"
+ORDINALS = ("first", "second", "third")
+
+
+def _pointed(rng: np.random.Generator, words: str, seen: list[Shown], which: int) -> str:
+    """An instruction with words on which of a chat's media it is about; the last one needs none."""
+    shown = seen[which]
     kind = "clip" if shown.clip else "picture"
-    if single and " it " in f" {words} ":
-        words = f" {words} ".replace(" it ", " the first one ", 1).strip()
-        return words if rng.random() < 0.5 else f"now {words}"
-    if [s.clip for s in seen].count(shown.clip) == 1 and rng.random() < 0.4:
-        return f"in the {kind}, {words}"
-    return f"in the first {kind if seen[0].clip == shown.clip else 'one'}, {words}"
+    alike = [s for s in seen if s.clip == shown.clip]
+    ordinal = ORDINALS[alike.index(shown)]
+    forms = [f"in the {ordinal} {kind}, {{}}", f"{{}} in the {ordinal} {kind}", f"the {ordinal} {kind}: {{}}"]
+    if which == len(seen) - 1:
+        forms = ["{}", "{}", "{}", "now {}", "and now {}", "next, {}"]
+    elif len(seen) - which == 2:
+        forms += ["in the one before, {}", "in the last but one, {}"]
+    if len(alike) == 1 and len(seen) > 1:
+        forms.append(f"in the {kind}, {{}}")
+    if len(shown.scene.solids) == 1 and " it " in f" {words} " and len(seen) == len(alike) > 1:
+        one = f" {words} ".replace(" it ", f" the {ordinal} one ", 1).strip()
+        forms += [one, f"now {one}"]
+    return pick(rng, forms).format(words)
 
 
 Writer = Callable[[np.random.Generator, bool], Lines]
@@ -205,15 +215,16 @@ MIXTURES: dict[str, dict[str, float]] = {
 """Shares of the tasks. Stills take a quarter of a clip's positions, and teach the words for what is seen as well."""
 
 
-def sample_example(seed: int, task: str | None = None, mixture: str = "all") -> Example:
+def sample_example(seed: int, task: str | None = None, mixture: str = "all", held_out: str = "") -> Example:
     """Draw a document of the world with the scenes behind it.
 
     Args:
         seed: decides everything; >= 0.
         task: one of TASKS; drawn from the mixture where it is None.
         mixture: one of MIXTURES.
+        held_out: "pairs" or "phrasings" for what training never sees; see `heldout`.
     """
-    rng = np.random.default_rng(seed)
+    rng = Dice(seed, held_out)
     if task is None:
         shares = MIXTURES[mixture]
         task = str(rng.choice(list(shares), p=list(shares.values())))

@@ -1,0 +1,196 @@
+"""What people ask to be done: phrasings of edits, and of requests for a picture or a clip.
+
+One table serves both ways: `language` fills a phrasing in, `parse` reads it back. The last tenth of each list is held
+out of training (see `heldout`).
+
+Slots: those of `names`; {thing} and {other} refer to solids of the scene ("the red ball", "it"); {solid} brings in a new
+one ("a small red ball"); {scene} tells of a whole scene.
+"""
+
+from __future__ import annotations
+
+WRAPS = (
+    *("{}",) * 8,
+    "please {}",
+    "{}, please",
+    "can you {}?",
+    "could you {}?",
+    "i want you to {}",
+    "would you {}?",
+    "i need you to {}",
+    "kindly {}",
+)
+"""What people put around a command."""
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "recolour": (
+        "make {thing} {colour}",
+        "paint {thing} {colour}",
+        "turn {thing} {colour}",
+        "colour {thing} {colour}",
+        "change the colour of {thing} to {colour}",
+        "give {thing} a {colour} colour",
+        "let {thing} be {colour}",
+        "dye {thing} {colour}",
+        "recolour {thing} in {colour}",
+        "change {thing} to {colour}",
+    ),
+    "reshape": (
+        "turn {thing} into a {shape}",
+        "make {thing} a {shape}",
+        "replace {thing} by a {shape}",
+        "replace {thing} with a {shape}",
+        "change {thing} into a {shape}",
+        "put a {shape} in place of {thing}",
+        "let {thing} become a {shape}",
+        "swap {thing} for a {shape}",
+        "give {thing} the shape of a {shape}",
+        "transform {thing} into a {shape}",
+    ),
+    "enlarge": (
+        "make {thing} large",
+        "make {thing} bigger",
+        "make {thing} big",
+        "enlarge {thing}",
+        "increase the size of {thing}",
+        "i want {thing} larger",
+    ),
+    "reduce": (
+        "make {thing} small",
+        "make {thing} smaller",
+        "make {thing} little",
+        "reduce {thing}",
+        "decrease the size of {thing}",
+        "i want {thing} smaller",
+    ),
+    "remove": (
+        "remove {thing}",
+        "take {thing} away",
+        "delete {thing}",
+        "take {thing} out",
+        "get rid of {thing}",
+        "erase {thing}",
+        "leave {thing} out",
+        "do without {thing}",
+    ),
+    "add left": (
+        "add {solid} on the left",
+        "put {solid} on the left",
+        "place {solid} on the left side",
+        "add {solid} to the left",
+        "i want {solid} on the left as well",
+    ),
+    "add right": (
+        "add {solid} on the right",
+        "put {solid} on the right",
+        "place {solid} on the right side",
+        "add {solid} to the right",
+        "i want {solid} on the right as well",
+    ),
+    "swap": (
+        "swap {thing} and {other}",
+        "let {thing} and {other} change places",
+        "exchange {thing} and {other}",
+        "put {thing} where {other} is and {other} where {thing} is",
+        "swap the places of {thing} and {other}",
+    ),
+    "backdrop": (
+        "put it {place}",
+        "show it {place}",
+        "change the scene so that it is {place}",
+        "make it look as if it were {place}",
+        "move everything so that it is {place}",
+        "let all this be {place}",
+    ),
+    "motion": (
+        "make {thing} {do}",
+        "let {thing} {do}",
+        "have {thing} {do}",
+        "i want {thing} to {do}",
+        "now {thing} should {do}",
+        "animate {thing}: it should {do}",
+    ),
+    "reverse": (
+        "play it backwards",
+        "reverse the clip",
+        "run it in reverse",
+        "let time run backwards",
+        "play the clip in reverse",
+        "show it from the end to the beginning",
+    ),
+    "go on": (
+        "go on",
+        "continue this clip",
+        "continue",
+        "film the rest",
+        "show me what comes next",
+        "go on with it",
+        "carry on",
+        "keep going",
+        "show how it goes on",
+        "finish the clip",
+    ),
+}
+"""What is to be done with a picture or a clip that is there."""
+
+REQUESTS: dict[str, tuple[str, ...]] = {
+    "film": (
+        *("{scene}",) * 12,
+        "film how {scene}",
+        "a clip in which {scene}",
+        "make a video: {scene}",
+        "a video in which {scene}",
+        "make a clip: {scene}",
+        "show how {scene}",
+        "a short film: {scene}",
+        "animate this: {scene}",
+        "video: {scene}",
+        "clip: {scene}",
+        "generate a clip in which {scene}",
+        "create a video: {scene}",
+        "a movie in which {scene}",
+        "render a clip: {scene}",
+    ),
+    "draw": (
+        *("{scene}",) * 12,
+        "draw {scene}",
+        "a picture of {scene}",
+        "make an image of {scene}",
+        "an image of {scene}",
+        "paint {scene}",
+        "show {scene}",
+        "a drawing of {scene}",
+        "picture: {scene}",
+        "image: {scene}",
+        "generate a picture of {scene}",
+        "create an image of {scene}",
+        "a still of {scene}",
+        "sketch {scene}",
+        "render {scene}",
+    ),
+    "film, politely": (
+        "please film this: {scene}",
+        "can you make a clip in which {scene}?",
+        "i would like to see how {scene}",
+        "could you film how {scene}?",
+        "please make a video: {scene}",
+        "i want to see a clip in which {scene}",
+        "would you show me how {scene}?",
+        "please show me how {scene}",
+        "could you make a video in which {scene}?",
+        "i would like a clip in which {scene}",
+    ),
+    "draw, politely": (
+        "please draw {scene}",
+        "can you draw {scene}?",
+        "i would like a picture of {scene}",
+        "could you draw {scene}?",
+        "please make an image of {scene}",
+        "i want to see a picture of {scene}",
+        "would you paint {scene}?",
+        "please show me {scene}",
+        "could you make a picture of {scene}?",
+        "i would like an image of {scene}",
+    ),
+}
+"""Who asks politely gets a sentence with the picture."""

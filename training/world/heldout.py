@@ -1,0 +1,64 @@
+"""What is held out of training, all of it: pairs that no document shows or asks for, and one phrasing in ten.
+
+Dice(seed)                  # draws what training sees
+Dice(seed, "pairs")         # scenes, each with a pair that it never sees
+Dice(seed, "phrasings")     # scenes that it might see, in words that it never reads
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmcore.training.world.scene import Scene
+
+SHAPE_COLOURS = frozenset(
+    {
+        ("cube", "cyan"),
+        ("ball", "purple"),
+        ("ball", "orange"),
+        ("cone", "blue"),
+        ("cylinder", "yellow"),
+        ("cylinder", "pink"),
+    }
+)
+MOTION_SHAPES = frozenset({("bounce", "cone"), ("grow", "cylinder"), ("vanish", "cube"), ("forward", "ball")})
+EDITS = frozenset({("recolour", "pink"), ("reshape", "cone"), ("backdrop", "night")})
+"""Kinds of edit, and what they lead to."""
+
+SHARE = 10
+"""One phrasing in so many is held out, the last ones of each list; one at least where there are half as many."""
+
+
+class Dice(np.random.Generator):
+    """A random generator that knows on which side of the split it draws.
+
+    Args:
+        seed: decides everything; >= 0.
+        held_out: what to draw that training never sees: "pairs", "phrasings" or nothing.
+    """
+
+    def __init__(self, seed: int, held_out: str = "") -> None:
+        super().__init__(np.random.PCG64(seed))
+        self.held_out = held_out
+
+
+def draws_pairs(rng: np.random.Generator) -> bool:
+    """Whether a generator draws pairs that training never sees; a plain one does not."""
+    return isinstance(rng, Dice) and rng.held_out == "pairs"
+
+
+def holds_pair(scene: Scene) -> bool:
+    """Whether a scene shows a pair that is held out."""
+    return any(
+        (solid.shape, solid.colour) in SHAPE_COLOURS or (solid.motion, solid.shape) in MOTION_SHAPES
+        for solid in scene.solids
+    )
+
+
+def split(rng: np.random.Generator, forms: tuple[str, ...]) -> tuple[str, ...]:
+    """The phrasings of one kind that may be used."""
+    held = len(forms) // SHARE or int(len(forms) >= SHARE // 2)
+    if not held:
+        return forms
+    unseen = isinstance(rng, Dice) and rng.held_out == "phrasings"
+    return forms[-held:] if unseen else forms[:-held]

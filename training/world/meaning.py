@@ -1,0 +1,67 @@
+"""What words say, apart from how they say it: the common ground of `language`, which says, and `parse`, which reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmcore.training.world.scene import Scene, Solid
+
+
+@dataclass(frozen=True)
+class Said:
+    """A solid as words tell of it; None where they do not."""
+
+    shape: str
+    colour: str
+    size: str | None = None
+    motion: str | None = None
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a sentence says there is to see.
+
+    Args:
+        solids: from left to right.
+        backdrop: one of `scene.BACKDROPS`, or None where it is not told.
+    """
+
+    solids: tuple[Said, ...]
+    backdrop: str | None = None
+
+    def as_far_as(self, other: Meaning) -> Meaning:
+        """The same, less what another sentence about it leaves open."""
+        if len(self.solids) != len(other.solids):
+            return self
+        solids = tuple(
+            Said(a.shape, a.colour, a.size if b.size else None, a.motion if b.motion else None)
+            for a, b in zip(self.solids, other.solids, strict=True)
+        )
+        return Meaning(solids, self.backdrop if other.backdrop else None)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A solid as one refers to it: "the red ball", "the ball", "the red one", or "it" where nothing is told."""
+
+    colour: str | None = None
+    shape: str | None = None
+
+
+def said(solid: Solid, sized: bool = True, moving: bool = False) -> Said:
+    """What is told of a solid; no size of one that changes it."""
+    sized = sized and solid.motion not in ("grow", "shrink")
+    return Said(solid.shape, solid.colour, solid.size if sized else None, solid.motion if moving else None)
+
+
+def meaning(scene: Scene, clip: bool, sized: tuple[bool, ...] = (True,) * 4, placed: bool = True) -> Meaning:
+    """What a caption says of a scene.
+
+    Args:
+        scene: what is shown.
+        clip: whether it is seen as a clip, so that motions are told.
+        sized: for each solid, whether its size is told.
+        placed: whether the backdrop is told.
+    """
+    solids = tuple(said(s, told, clip) for s, told in zip(scene.solids, sized, strict=False))
+    return Meaning(solids, scene.backdrop if placed else None)

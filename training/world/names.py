@@ -1,0 +1,59 @@
+"""The names of things, for each slot that a phrasing may have. The first name is the one that the model itself uses."""
+
+from __future__ import annotations
+
+Names = dict[str, tuple[str, ...]]
+
+NAMES: dict[str, Names] = {
+    "shape": {
+        "cube": ("cube", "block", "box"),
+        "ball": ("ball", "sphere"),
+        "cone": ("cone",),
+        "cylinder": ("cylinder", "can", "tube"),
+    },
+    "colour": {
+        "red": ("red",),
+        "orange": ("orange",),
+        "yellow": ("yellow",),
+        "green": ("green",),
+        "cyan": ("cyan", "turquoise"),
+        "blue": ("blue",),
+        "purple": ("purple", "violet"),
+        "pink": ("pink",),
+    },
+    "size": {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")},
+    "place": {
+        "gray room": ("in a gray room", "in a grey room", "indoors"),
+        "blue sky": ("under a blue sky", "on sand", "in the desert"),
+        "night": ("at night", "in the dark"),
+        "green field": ("in a green field", "on grass", "on a meadow"),
+    },
+    "number": {"zero": ("no", "0"), "one": ("one", "1"), "two": ("two", "2"), "three": ("three", "3")},
+    "do": {
+        "still": ("stand still", "stop", "stay where it is"),
+        "left": ("slide to the left", "go left", "move to the left"),
+        "right": ("slide to the right", "go right", "move to the right"),
+        "forward": ("slide forward", "come closer", "move towards us"),
+        "backward": ("slide backward", "go away", "move away from us"),
+        "bounce": ("bounce", "bounce up and down", "hop"),
+        "grow": ("grow", "get bigger", "swell"),
+        "shrink": ("shrink", "get smaller"),
+        "appear": ("appear", "come into view", "pop up"),
+        "vanish": ("vanish", "disappear"),
+    },
+    "does": {
+        "still": ("stands still", "does not move", "rests"),
+        "left": ("slides to the left", "goes left", "moves to the left"),
+        "right": ("slides to the right", "goes right", "moves to the right"),
+        "forward": ("slides forward", "comes closer", "moves towards us"),
+        "backward": ("slides backward", "goes away", "moves away from us"),
+        "bounce": ("bounces", "bounces up and down", "hops"),
+        "grow": ("grows", "gets bigger", "swells"),
+        "shrink": ("shrinks", "gets smaller"),
+        "appear": ("appears", "comes into view", "pops up"),
+        "vanish": ("vanishes", "disappears"),
+    },
+}
+
+OTHER_NAME = 0.2
+"""How often people use another name than the first."""
