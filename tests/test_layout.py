@@ -16,11 +16,8 @@ pytestmark = pytest.mark.quick
 LAYERS = {
     0: ("mmcore.document", "mmcore.config", "mmcore.errors"),
     1: (
-        *(
-            f"mmcore.{name}"
-            for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model", "cache")
-        ),
-        *(f"mmcore.{name}" for name in ("flow", "generate", "backbone")),
+        *(f"mmcore.{name}" for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model")),
+        *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone")),
     ),
     2: ("mmcore.tokenizers", "mmcore.decoders"),
     3: ("mmcore.parts", "mmcore.replies", "mmcore.pipeline"),

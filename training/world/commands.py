@@ -3,8 +3,8 @@
 One table serves both ways: `language` fills a phrasing in, `parse` reads it back. The last tenth of each list is held
 out of training (see `heldout`).
 
-Slots: those of `names`; {thing} and {other} refer to solids of the scene ("the red ball", "it"); {solid} brings in a new
-one ("a small red ball"); {scene} tells of a whole scene.
+Slots: those of `names`; {thing} and {other} refer to solids of the scene ("the red ball", "it"); {solid} brings in a
+new one ("a small red ball"); {scene} tells of a whole scene.
 """
 
 from __future__ import annotations
