@@ -52,6 +52,7 @@ class Recipe:
         preset: one of `mmcore.config.PRESETS`.
         start: a run, or a model's folder, whose weights and tokenizer this run begins with; "" begins from nothing.
         mixture: one of `mmcore.training.world.tasks.MIXTURES`, where the world is the source.
+        solids: how many solids a scene of the world has at most, 1 to 3, before anything is added to it.
         vocabulary: number of text tokens.
         steps: optimizer steps in all.
         flow_weight: weight of the flow loss beside the text loss.
@@ -72,6 +73,7 @@ class Recipe:
     preset: str = "tiny"
     start: str = ""
     mixture: str = "all"
+    solids: int = 3
     vocabulary: int = 1024
     steps: int = 1000
     flow_weight: float = 1.0

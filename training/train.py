@@ -74,7 +74,7 @@ def train(
         engine.load(checkpoint)
         position = json.loads((checkpoint / "data.json").read_text())
         state, samples = DataState(position["next"], tuple(position["waiting"])), position["samples"]
-    source = source or partial(sample_document, mixture=recipe.mixture)
+    source = source or partial(sample_document, mixture=recipe.mixture, most=recipe.solids)
     batches = PackedBatches(source, tokenizer, config.patch, recipe.layout, state, recipe.seed)
     began, seen = time.perf_counter(), 0
     recent: list[Report] = []

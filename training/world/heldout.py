@@ -30,16 +30,17 @@ SHARE = 10
 
 
 class Dice(np.random.Generator):
-    """A random generator that knows on which side of the split it draws.
+    """A random generator that knows on which side of the split it draws, and how full scenes are to be.
 
     Args:
         seed: decides everything; >= 0.
         held_out: what to draw that training never sees: "pairs", "phrasings" or nothing.
+        most: solids that a scene has at most, before anything is added to it.
     """
 
-    def __init__(self, seed: int, held_out: str = "") -> None:
+    def __init__(self, seed: int, held_out: str = "", most: int = 3) -> None:
         super().__init__(np.random.PCG64(seed))
-        self.held_out = held_out
+        self.held_out, self.most = held_out, most
 
 
 def draws_pairs(rng: np.random.Generator) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmcore.training.world.heldout import draws_pairs, holds_pair
+from mmcore.training.world.heldout import Dice, draws_pairs, holds_pair
 from mmcore.training.world.scene import (
     BACKDROPS,
     COLOURS,
@@ -32,6 +32,7 @@ def sample_scene(rng: np.random.Generator, moving: bool, solids: int | None = No
         solids: how many, 1 to 3; drawn where it is None.
     """
     count = int(rng.choice((1, 2, 3), p=(0.4, 0.35, 0.25))) if solids is None else solids
+    count = min(count, rng.most) if isinstance(rng, Dice) else count
     backdrop = str(rng.choice(BACKDROPS))
     light, gain = float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.9, 1.08))
     while True:

@@ -215,7 +215,9 @@ MIXTURES: dict[str, dict[str, float]] = {
 """Shares of the tasks. Stills take a quarter of a clip's positions, and teach the words for what is seen as well."""
 
 
-def sample_example(seed: int, task: str | None = None, mixture: str = "all", held_out: str = "") -> Example:
+def sample_example(
+    seed: int, task: str | None = None, mixture: str = "all", held_out: str = "", most: int = 3
+) -> Example:
     """Draw a document of the world with the scenes behind it.
 
     Args:
@@ -223,8 +225,9 @@ def sample_example(seed: int, task: str | None = None, mixture: str = "all", hel
         task: one of TASKS; drawn from the mixture where it is None.
         mixture: one of MIXTURES.
         held_out: "pairs" or "phrasings" for what training never sees; see `heldout`.
+        most: solids that a scene has at most.
     """
-    rng = Dice(seed, held_out)
+    rng = Dice(seed, held_out, most)
     if task is None:
         shares = MIXTURES[mixture]
         task = str(rng.choice(list(shares), p=list(shares.values())))
@@ -233,6 +236,6 @@ def sample_example(seed: int, task: str | None = None, mixture: str = "all", hel
     return Example(Document(segments), shown)
 
 
-def sample_document(seed: int, task: str | None = None, mixture: str = "all") -> Document:
+def sample_document(seed: int, task: str | None = None, mixture: str = "all", most: int = 3) -> Document:
     """Draw a document of the world; see `sample_example`."""
-    return sample_example(seed, task, mixture).document
+    return sample_example(seed, task, mixture, most=most).document
