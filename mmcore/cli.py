@@ -88,6 +88,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--tasks", help="some tasks only, with commas between them; t2i, t2v, i2v, caption, question, edit"
     )
+    made.add_argument(
+        "--held-out",
+        default="pairs",
+        metavar="KIND",
+        help="what training never sees and is scored in rows of its own: pairs (default), phrasings, both with a comma "
+        "between them, or none",
+    )
     made.add_argument("--out", help="a folder for replies, scores.json and sheets; goes on if it has begun")
 
     command("info", "say what a model is", "mmcore info --json")

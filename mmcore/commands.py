@@ -177,7 +177,11 @@ def evaluate(options: argparse.Namespace) -> None:
     tasks = [task for name in named for task in GROUPS.get(name, (name,))]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise MMCoreError(f"no task {unknown[0]!r}; known are: {', '.join(TASKS)}")
-    report = run(loaded(options), options.count, tasks, folder=Path(options.out) if options.out else None)
+    held_out = [] if options.held_out == "none" else options.held_out.split(",")
+    if unknown := [kind for kind in held_out if kind not in ("pairs", "phrasings")]:
+        raise MMCoreError(f"--held-out takes pairs, phrasings or none, got {unknown[0]!r}")
+    out = Path(options.out) if options.out else None
+    report = run(loaded(options), options.count, tasks, folder=out, held_out=held_out)
     say(options, table(report.scores), scores=[vars(score) for score in report.scores])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -212,9 +213,10 @@ def test_a_model_that_knows_nothing_scores_nothing(pipeline: Pipeline, tmp_path:
     folder = tmp_path / "report"
     report = evaluate(pipeline, 2, ("text to image", "image question"), progress=False, folder=folder)
     scores = report.scores
-    assert [s.task for s in scores] == ["text to image", "image question", "all of these"]
-    assert all(s.value == 0 and s.low == 0 and s.high > 0.4 for s in scores[:2])
-    assert table(scores).count("\n") == 3
+    rows = ["text to image", "image question", "text to image, new pairs", "image question, new pairs", "all of these"]
+    assert [s.task for s in scores] == rows
+    assert all(s.value == 0 and s.low == 0 and s.high > 0.4 for s in scores[:4])
+    assert table(scores).count("\n") == 5
     assert json.loads((folder / "scores.json").read_text())[0]["task"] == "text to image"
     assert Image.open(folder / "wrong.png").frames.std() > 0
 
@@ -223,17 +225,18 @@ def test_an_evaluation_goes_on_where_it_was_broken_off(pipeline: Pipeline, tmp_p
     """What the folder holds is not written again, and gives the same report; another model is refused."""
     pipeline.model.config.height = pipeline.model.config.width_px = 64
     tasks, asked = ("image question",), []
-    whole = evaluate(pipeline, 3, tasks, progress=False, folder=tmp_path / "a")
-    evaluate(pipeline, 2, tasks, progress=False, folder=tmp_path / "b")
+    only = partial(evaluate, pipeline, tasks=tasks, progress=False, held_out=())
+    whole = only(count=3, folder=tmp_path / "a")
+    only(count=2, folder=tmp_path / "b")
     reply = pipeline.reply
     monkeypatch.setattr(pipeline, "reply", lambda requests, **rest: asked.extend(requests) or reply(requests, **rest))
-    resumed = evaluate(pipeline, 3, tasks, progress=False, folder=tmp_path / "b")
+    resumed = only(count=3, folder=tmp_path / "b")
     assert len(asked) == 1
     assert [c.reply for c in resumed.cases] == [c.reply for c in whole.cases] and resumed.scores == whole.scores
     with torch.no_grad():
         next(pipeline.model.parameters()).add_(1)
     with pytest.raises(MMCoreError, match="another model"):
-        evaluate(pipeline, 3, tasks, progress=False, folder=tmp_path / "b")
+        only(count=3, folder=tmp_path / "b")
 
 
 @pytest.mark.quick

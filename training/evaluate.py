@@ -31,6 +31,7 @@ from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
 from mmcore.training.data import VALIDATION
 from mmcore.training.judge import KEPT, PARTS, Turn, Verdict, judge, kinds, turns
+from mmcore.training.world.parse import hear
 from mmcore.training.world.tasks import MIXTURES, sample_example
 
 BATCH = 8
@@ -159,6 +160,7 @@ def evaluate(
     tasks: Sequence[str] = tuple(MIXTURES["all"]),
     progress: bool = True,
     folder: Path | None = None,
+    held_out: Sequence[str] = ("pairs",),
 ) -> Report:
     """Score a model.
 
@@ -168,13 +170,20 @@ def evaluate(
         tasks: which of `world.tasks.TASKS`; by default those that the bundled model is trained on.
         progress: whether to show a bar on a terminal.
         folder: where replies are kept and the report goes; what was broken off there is taken up again.
+        held_out: what is held out of training and scored in rows of its own: "pairs", "phrasings" (see `heldout`).
     Raises:
         MMCoreError: the folder holds the replies of another model, or cannot be written.
     """
     if folder:
         claim(folder, pipeline)
-    chosen = {task: [turns(sample_example(VALIDATION + i, task)) for i in range(count)] for task in tasks}
-    chosen = {task: found if task == "chat" else [d[:1] for d in found] for task, found in chosen.items()}
+    rows = [(task, split) for split in ("", *held_out) for task in tasks if not split or task in MIXTURES["all"]]
+    chosen = {
+        f"{task}, new {split}" if split else task: [
+            turns(sample_example(VALIDATION + i, task, held_out=split))[: None if task == "chat" else 1]
+            for i in range(count)
+        ]
+        for task, split in rows
+    }
     scores: list[Score] = []
     cases: list[Case] = []
     total = sum(len(document) for found in chosen.values() for document in found)
@@ -182,13 +191,15 @@ def evaluate(
         for task, documents in chosen.items():
             bar.set_description(task)
             asked = [turn for document in documents for turn in document]
-            made = replies(pipeline, asked, bar, folder / "replies" / task.replace(" ", "-") if folder else None)
+            made = replies(
+                pipeline, asked, bar, folder / "replies" / task.replace(",", "").replace(" ", "-") if folder else None
+            )
             judged = [Case(task, t, reply, judge(t, reply)) for t, reply in zip(asked, made, strict=True)]
             verdicts = iter([case.verdict.right for case in judged])
             right = [all(list(islice(verdicts, len(document)))) for document in documents]
             row = share(task, "right", right, floor(documents), baseline(documents))
             scores.append(replace(row, parts=shares([case.verdict for case in judged])))
-            if task.endswith("edit"):
+            if task.partition(",")[0].endswith("edit"):
                 scores += closeness(task, asked, made)
             cases += judged
     of_kind = [kinds(case.reply) == kinds(case.turn.true) for case in cases]
@@ -261,13 +272,16 @@ def closeness(task: str, asked: Sequence[Turn], made: Sequence[Document]) -> tup
 
 
 def _adds(asked: Document) -> bool:
-    words = next(s.text for s in asked if isinstance(s, Text)).lower()
-    return words.startswith(("add ", "put a"))
+    words = next(s.text for s in asked if isinstance(s, Text))
+    return any(heard.kind.startswith("add ") for heard in hear(words))
 
 
 def table(scores: Sequence[Score]) -> str:
     """The report."""
-    head = f"{'task':15} {'measure':10} {'model':>6} {'95 % interval':>14} {'floor':>5} {'baseline':>8} {'count':>5}"
+    width = max(len(s.task) for s in scores)
+    head = (
+        f"{'task':{width}} {'measure':10} {'model':>6} {'95 % interval':>14} {'floor':>5} {'baseline':>8} {'count':>5}"
+    )
     columns = (*PARTS, KEPT)
     lines = [head + "".join(f"{name:>9}" for name in columns)]
     for s in scores:
@@ -275,6 +289,6 @@ def table(scores: Sequence[Score]) -> str:
         top, trivial = ("" if v is None else f"{v:.2f}" for v in (s.floor, s.baseline))
         parts = "".join(f"{s.parts[name]:9.2f}" if name in s.parts else " " * 9 for name in columns).rstrip()
         lines.append(
-            f"{s.task:15} {s.measure:10} {s.value:6.2f} {interval:>14} {top:>5} {trivial:>8} {s.count:5}{parts}"
+            f"{s.task:{width}} {s.measure:10} {s.value:6.2f} {interval:>14} {top:>5} {trivial:>8} {s.count:5}{parts}"
         )
     return "\n".join(lines)
