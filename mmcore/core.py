@@ -27,6 +27,11 @@ LEVEL_WAVES = 16
 picture is of is decided, and smooth everywhere."""
 
 
+LEAST_LEVEL = 0.01
+"""Levels below it are one to the model: hardly anything can be seen, and training seldom draws so low a level, while
+sampling begins there."""
+
+
 class PatchIn(nn.Module):
     """Patches with their place in the grid and their noise level, and the noise level alone, as positions."""
 
@@ -55,7 +60,7 @@ class PatchIn(nn.Module):
         """
         dtype = self.grid.weight.dtype
         place = self.grid(sinusoids(grid, GRID_WAVES, 32, 4).flatten(-2).to(dtype))
-        waves = sinusoids(level.sqrt(), LEVEL_WAVES, 4, 0.25).to(dtype)
+        waves = sinusoids(level.clamp_min(LEAST_LEVEL).sqrt(), LEVEL_WAVES, 4, 0.25).to(dtype)
         state = nn.functional.silu(self.level_in(waves))
         noise = self.level_out(state)
         if self.pyramid:
