@@ -15,8 +15,9 @@ from io import BytesIO
 
 from PIL import Image as PILImage
 
-from mmcore.demo.session import MAX_BYTES, MAX_MEDIA, MAX_SECONDS, Session
+from mmcore.demo.session import Session
 from mmcore.demo.turns import Shown, Turn
+from mmcore.demo.uploads import MAX_BYTES, MAX_MEDIA, MAX_SECONDS
 from mmcore.demo.words import LANGUAGES
 from mmcore.document import Image, Text, Video
 

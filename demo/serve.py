@@ -1,4 +1,4 @@
-"""The page of `mmcore demo`, served: where, for whom, and with which limits.
+"""The page of `mmcore demo`, served with its routes for programs: where, for whom, and with which limits.
 
     with running(pipeline, starts) as address:
         ...
@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mmcore.demo.session import MAX_BYTES
 from mmcore.demo.sessions import Sessions
+from mmcore.demo.uploads import MAX_BYTES
 from mmcore.document import Document
 from mmcore.errors import MMCoreError
 from mmcore.pipeline import Pipeline
@@ -62,6 +62,7 @@ def running(
             "HF_HUB_OFFLINE": "1",
             "GRADIO_TEMP_DIR": str(root / "uploads"),
         }
+        from mmcore.demo.completions import add_completions
         from mmcore.demo.page import LABELS, STYLE, THEME, build
 
         media = root / "media"
@@ -74,7 +75,7 @@ def running(
                 sessions.sweep()
 
         try:
-            _, address, _ = page.launch(
+            app, address, _ = page.launch(
                 server_name=host,
                 server_port=port,
                 auth=(user, password) if auth else None,
@@ -93,6 +94,7 @@ def running(
             raise MMCoreError(
                 f"cannot listen on {where}: taken, or not allowed; choose another --port or --host"
             ) from error
+        add_completions(app, pipeline, auth)
         threading.Thread(target=sweep, daemon=True).start()
         try:
             yield address

@@ -21,19 +21,13 @@ from zipfile import BadZipFile, ZipFile
 
 from mmcore.backbone import Guidance
 from mmcore.demo.turns import Choice, Shown, Turn, keep
+from mmcore.demo.uploads import MAX_BYTES, MAX_MEDIA, read
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.generate import Settings
-from mmcore.parts import as_medium
 from mmcore.pipeline import Pipeline
 from mmcore.replies import Request, Update
 from mmcore.tokenizers.media import fit
-
-MAX_BYTES = 20 * 2**20
-"""Of one upload."""
-
-MAX_SECONDS, MAX_MEDIA = 60, 8
-"""Of one clip; in one conversation, those that the model wrote among them."""
 
 
 class Session:
@@ -89,7 +83,7 @@ class Session:
                 if isinstance(part, Text):
                     turn.asked.append(part)
                 else:
-                    self._show(turn.asked, self.read(part) if isinstance(part, Path) else part)
+                    self._show(turn.asked, read(part) if isinstance(part, Path) else part)
         except MMCoreError as error:
             turn.note, turn.refused, turn.writing = str(error), True, False
 
@@ -151,23 +145,6 @@ class Session:
         """Begin anew."""
         self.stop()
         self.turns, self.about = [], None
-
-    def read(self, path: Path) -> Image | Video:
-        """Read an upload, as the model sees it.
-
-        Raises:
-            MMCoreError: it is too large or too long, or cannot be read.
-        """
-        if path.stat().st_size > MAX_BYTES:
-            raise MMCoreError(f"{path.name}: is larger than {MAX_BYTES // 2**20} MB; make it smaller first")
-        try:
-            medium = as_medium(path)
-        except MMCoreError as error:
-            raise MMCoreError(str(error).replace(str(path), path.name)) from error
-        seconds = len(medium.frames) / medium.fps
-        if isinstance(medium, Video) and seconds > MAX_SECONDS:
-            raise MMCoreError(f"{path.name}: is {seconds:.0f} s long, at most {MAX_SECONDS} s are taken; cut it first")
-        return medium
 
     def save(self) -> Path:
         """Write the conversation as a document folder, in a ZIP file that `load` and `Document.load` read back."""

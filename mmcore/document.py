@@ -96,9 +96,13 @@ class Clip:
 
         return write_clip(self, Path(path))
 
-    def _encoded(self, suffix: str) -> str:
+    @property
+    def data_url(self) -> str:
+        """The whole clip as a `data:` URL: PNG for an image, MP4 for a video."""
+        kind, suffix = ("image/png", ".png") if isinstance(self, Image) else ("video/mp4", ".mp4")
         with tempfile.TemporaryDirectory() as folder:
-            return base64.b64encode(self.save(Path(folder) / f"clip{suffix}").read_bytes()).decode()
+            written = self.save(Path(folder) / f"clip{suffix}").read_bytes()
+        return f"data:{kind};base64,{base64.b64encode(written).decode()}"
 
 
 class Image(Clip):
@@ -122,7 +126,7 @@ class Image(Clip):
         return cls(clip.frames[:1])
 
     def _repr_html_(self) -> str:
-        return f'<img src="data:image/png;base64,{self._encoded(".png")}">'
+        return f'<img src="{self.data_url}">'
 
 
 class Video(Clip):
@@ -141,8 +145,7 @@ class Video(Clip):
         return cls(clip.frames, clip.fps)
 
     def _repr_html_(self) -> str:
-        source = f"data:video/mp4;base64,{self._encoded('.mp4')}"
-        return f'<video src="{source}" autoplay loop muted playsinline controls></video>'
+        return f'<video src="{self.data_url}" autoplay loop muted playsinline controls></video>'
 
 
 Segment = Text | Image | Video

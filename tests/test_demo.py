@@ -18,9 +18,10 @@ import pytest
 from mmcore.cli import main
 from mmcore.demo.look import Look
 from mmcore.demo.serve import running
-from mmcore.demo.session import MAX_MEDIA, Session
+from mmcore.demo.session import Session
 from mmcore.demo.sessions import Sessions
 from mmcore.demo.turns import Choice, Shown, Turn
+from mmcore.demo.uploads import MAX_MEDIA
 from mmcore.demo.words import LANGUAGES, language
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
