@@ -45,13 +45,14 @@ PAUSE = 0.1
 """Seconds between two drawings of words that are being written; each sampling step is drawn."""
 
 
-def build(sessions: Sessions, starts: Sequence[Document], files: Path) -> gr.Blocks:
+def build(sessions: Sessions, starts: Sequence[Document], files: Path, uploads: Path) -> gr.Blocks:
     """The page.
 
     Args:
         sessions: where conversations are kept.
         starts: messages that one may begin with.
         files: a folder for the media of the starts.
+        uploads: the folder into which Gradio puts what is sent.
     """
     longest = 4 * sessions.pipeline.config.frames
     cards = [[s if isinstance(s, Text) else keep(s, 1, files) for s in start] for start in starts]
@@ -136,6 +137,42 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path) -> gr.Blo
             raise gr.Error(str(error), print_exception=False) from error
         return drawn(request)
 
+    def chat(
+        words: str,
+        files: list[dict[str, Any]],
+        want: str,
+        frames: int,
+        steps: int,
+        guidance: float,
+        seed: int,
+        request: gr.Request,
+    ) -> tuple[str, list[str]]:
+        """Send a message and wait for the reply; the conversation goes on from call to call.
+
+        Args:
+            words: the message.
+            files: pictures and clips that come before the words, as `gradio_client.handle_file` gives them.
+            want: "any", "text", "image" or "video".
+            frames: of a clip; 0 is as many as fit.
+            steps: sampling steps of each picture or clip.
+            guidance: weight of the words.
+            seed: decides everything that is drawn.
+        Returns:
+            The words of the reply, and the addresses of its pictures and clips.
+        """
+        session = session_of(request)
+        paths = [Path(str(file.get("path"))).resolve() for file in files]
+        if not all(path.is_relative_to(uploads.resolve()) for path in paths):
+            raise gr.Error("files: only what was uploaded is taken; use handle_file", print_exception=False)
+        session.say([*paths, *([Text(words)] if words.strip() else [])])
+        turn = session.turns[-1]
+        list(session.answer(Choice(want, frames or None, steps, guidance, seed)))
+        if turn.note:
+            raise gr.Error(turn.note, print_exception=False)
+        address = str(request.base_url).rstrip("/")
+        made = [f"{address}/gradio_api/file={part.file}" for part in turn.said if isinstance(part, Shown)]
+        return " ".join(part.text for part in turn.said if isinstance(part, Text)), made
+
     with gr.Blocks(title="mmcore", delete_cache=(600, MAX_IDLE)) as page:
         head = gr.HTML(elem_id="head")
         log = gr.HTML(elem_id="log", js_on_load=SCRIPT, autoscroll=True, apply_default_css=False)
@@ -190,6 +227,7 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path) -> gr.Blo
         save.click(saved, None, bundle, **PRIVATE).then(None, js="() => document.getElementById('bundle').click()")
         load.upload(loaded, load, [log, subject], **PRIVATE)
         page.unload(left)
+        gr.api(chat, api_name="chat", concurrency_id="model", concurrency_limit=1)
     return page
 
 

@@ -56,11 +56,11 @@ def running(
         raise MMCoreError(f"--auth takes USER:PASSWORD, got {auth!r}")
     ended = threading.Event()
     with TemporaryDirectory(prefix="mmcore-demo-") as folder:
-        root = Path(folder)
+        root, uploads = Path(folder), Path(folder) / "uploads"
         os.environ |= {
             "GRADIO_ANALYTICS_ENABLED": "False",
             "HF_HUB_OFFLINE": "1",
-            "GRADIO_TEMP_DIR": str(root / "uploads"),
+            "GRADIO_TEMP_DIR": str(uploads),
         }
         from mmcore.demo.completions import add_completions
         from mmcore.demo.page import LABELS, STYLE, THEME, build
@@ -68,7 +68,7 @@ def running(
         media = root / "media"
         media.mkdir()
         sessions = Sessions(pipeline, media)
-        page = build(sessions, starts, media).queue(max_size=MAX_WAITING)
+        page = build(sessions, starts, media, uploads).queue(max_size=MAX_WAITING)
 
         def sweep() -> None:
             while not ended.wait(60):

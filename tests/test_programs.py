@@ -1,4 +1,4 @@
-"""The routes for programs, used by OpenAI's own client: words, pictures and clips both ways, streams, errors."""
+"""The model for programs, through OpenAI's own client and Gradio's: words, pictures and clips both ways, errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 openai = pytest.importorskip("openai")
-pytest.importorskip("gradio")
+gradio_client = pytest.importorskip("gradio_client")
 
 from mmcore.demo.completions import MAX_WAITING, Turnstile, understood  # noqa: E402
 from mmcore.demo.serve import running  # noqa: E402
@@ -180,6 +180,39 @@ def test_a_key_is_asked_for_where_the_page_asks(echo: Echo) -> None:
             else:
                 with pytest.raises(openai.AuthenticationError):
                     ask(client, text("hi"))
+
+
+HOW = ("any", 0, 2, 3.0, 5)
+
+
+def test_gradios_client_talks_on_in_one_conversation(echo: Echo, tmp_path: Path) -> None:
+    sent = PICTURE.save(tmp_path / "sent.png")
+    with running(echo, []) as address:
+        client = gradio_client.Client(address, verbose=False)
+        words, made = client.predict("make it blue", [gradio_client.handle_file(sent)], *HOW, api_name="/chat")
+        assert words == "here it is" and len(made) == 1
+        path, _ = urllib.request.urlretrieve(made[0], tmp_path / "made.png")
+        client.predict("and now red", [], *HOW, api_name="/chat")
+        with pytest.raises(gradio_client.exceptions.AppError, match="the model holds 8"):
+            client.predict("this is too long", [], *HOW, api_name="/chat")
+    first, second, _ = (request for request, _ in echo.asked)
+    size = (echo.config.height, echo.config.width_px)
+    assert Image.open(path).size == (1, *size) and first.seed == 5
+    kinds = [(type(s), s.learn) for s in second.document]
+    assert kinds == [(Image, False), (Text, False), (Text, True), (Image, True), (Text, False)]
+
+
+def test_a_path_that_was_not_uploaded_is_not_read(echo: Echo, tmp_path: Path) -> None:
+    """A picture that lies on the machine, named in a raw call as if it had been uploaded."""
+    private = PICTURE.save(tmp_path / "private.png")
+    with running(echo, []) as address:
+        route = f"{address}gradio_api/call/chat"
+        for file in ({"path": str(private)}, {"path": str(private), "meta": {"_type": "gradio.FileData"}}):
+            body = json.dumps({"data": ["what is this?", [file], *HOW]}).encode()
+            call = urllib.request.Request(route, body, {"content-type": "application/json"})
+            number = json.loads(urllib.request.urlopen(call).read())["event_id"]
+            assert "event: error" in urllib.request.urlopen(f"{route}/{number}").read().decode()
+    assert echo.asked == []
 
 
 def test_one_at_a_time_and_not_too_many_wait() -> None:
