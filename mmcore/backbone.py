@@ -34,10 +34,13 @@ class Guidance:
     Args:
         text: weight of the words; 1 is no guidance.
         media: weight of the earlier media; 1 is no guidance.
+        since: noise level t from which on predictions are pushed. Before it a prediction is a blur over all that may
+            come, and pushing it makes several things of one (arXiv 2404.07724).
     """
 
     text: float = 3.0
     media: float = 1.0
+    since: float = 0.1
 
     def branches(self) -> tuple[tuple[int, float], ...]:
         """The predictions to make, as (hidden kinds, weight); the weights add up to 1."""
@@ -165,8 +168,17 @@ class NativePast:
         return self.model.logits(output.hidden[torch.arange(len(strips), device=last.device), last])
 
     def predictor(self, rows: Sequence[int], grid: Grid, opener: int, guidance: Guidance) -> Model:
-        """See `Past`. All branches lie in one row, as target spans that do not see each other: one pass, one cache."""
+        """See `Past`."""
+        free = self._predictor(rows, grid, opener, ((0, 1.0),))
         branches = guidance.branches()
+        if branches == ((0, 1.0),):
+            return free
+        guided = self._predictor(rows, grid, opener, branches)
+        return lambda x, t: (guided if bool((t >= guidance.since).all()) else free)(x, t)
+
+    def _predictor(self, rows: Sequence[int], grid: Grid, opener: int, branches: Sequence[tuple[int, float]]) -> Model:
+        """The weighted sum of predictions that do not see all. They lie in one row, as target spans that do not see
+        each other: one pass, one cache."""
         cache = self.cache if list(rows) == list(range(len(self._at))) else self.cache.select(torch.tensor(rows))
         count = grid[0] * grid[1] * grid[2]
         blank = Patches(torch.zeros(count, self.model.config.patch_width), grid, opener, True)

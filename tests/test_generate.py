@@ -64,6 +64,18 @@ def test_a_sampling_step_against_the_cache_equals_the_whole_sequence(model, prom
     torch.testing.assert_close(guided, expected, atol=5e-5, rtol=0)
 
 
+def test_early_predictions_are_not_pushed(model, prompts, config) -> None:
+    """Below the level from which guidance acts, a guided prediction is the plain one; from there on it is not."""
+    grid, x = (2, 2, 2), torch.randn(1, 8, config.patch_width)
+    past, _ = Native(model).read([prompts[0]])
+    past.tokens([[VIDEO]])
+    plain = past.predictor([0], grid, VIDEO, Guidance(1.0))
+    guided = past.predictor([0], grid, VIDEO, Guidance(3.0, since=0.2))
+    for t, same in ((0.0, True), (0.19, True), (0.2, False), (0.7, False)):
+        level = torch.tensor([t])
+        assert torch.allclose(guided(x, level), plain(x, level), atol=1e-5) is same
+
+
 def reply_of(events, row: int = 0) -> list:
     return [e.piece for e in events if isinstance(e, SegmentEvent) and e.row == row]
 
