@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmcore.document import Document, Image, Text, Video
     from mmcore.errors import MMCoreError
-    from mmcore.pipeline import Pipeline, load
+    from mmcore.loading import load
+    from mmcore.pipeline import Pipeline
 
 __version__ = "0.1.0"
 
@@ -24,7 +25,7 @@ _HOME = {
     "Video": "mmcore.document",
     "MMCoreError": "mmcore.errors",
     "Pipeline": "mmcore.pipeline",
-    "load": "mmcore.pipeline",
+    "load": "mmcore.loading",
 }
 
 __all__ = ["Document", "Image", "MMCoreError", "Pipeline", "Text", "Video", "load"]

@@ -35,7 +35,7 @@ def settings(options: argparse.Namespace) -> dict[str, object]:
 
 def loaded(options: argparse.Namespace) -> Pipeline:
     """The model that was asked for."""
-    from mmcore.pipeline import load
+    from mmcore.loading import load
 
     return load(options.model)
 
@@ -187,7 +187,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def info(options: argparse.Namespace) -> None:
     """mmcore info"""
-    from mmcore.pipeline import describe
+    from mmcore.loading import describe
 
     facts = describe(loaded(options))
     say(options, "\n".join(f"{name:16} {value}" for name, value in facts.items()), **facts)

@@ -1,6 +1,6 @@
 """The one place where everything is put together: files and words in, a document out.
 
-model = load()                                        # bundled; or a folder; or a hub id
+model = mmcore.load()
 reply = model.generate("a red ball slides to the left")
 reply.media[0].save("out.mp4")
 chat = model.chat()
@@ -12,10 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 from mmcore.backbone import Guidance, Native
@@ -32,9 +29,6 @@ from mmcore.tokenizers.media import fit
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer
 from mmcore.tokenizers.visual import grid_of
-
-BUNDLED = Path(__file__).parent / "bundled"
-
 
 DEFAULTS = Settings()
 
@@ -267,63 +261,3 @@ def make_settings(given: dict[str, object]) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]
     except TypeError as error:
         raise MMCoreError(f"unknown setting: {error}; known are: {', '.join(Settings.__dataclass_fields__)}") from error
-
-
-def describe(pipeline: Pipeline) -> dict[str, object]:
-    """What a model is, for `mmcore info`."""
-    c = pipeline.config
-    return {
-        "parameters": sum(p.numel() for p in pipeline.model.parameters()),
-        "core": f"{c.depth} blocks of width {c.width}, {c.heads} heads",
-        "decoder": f"{c.decoder_depth} blocks",
-        "patch": "x".join(map(str, c.patch)),
-        "picture": f"{c.height}x{c.width_px}",
-        "clip": f"{c.frames} frames at {c.fps:g} fps",
-        "vocabulary": c.vocab_size,
-        "context": c.context_length,
-        "device": str(pipeline.model.device),
-    }
-
-
-def load(source: str | Path | None = None, device: torch.device | str | None = None) -> Pipeline:
-    """Load a model with its tokenizer.
-
-    Args:
-        source: a folder that `Pipeline.save` wrote, or the id of a model on the hub; None is the bundled model.
-        device: where to; CUDA if there is one, else the CPU.
-    Raises:
-        MMCoreError: nothing is there, or a file is missing or broken.
-    """
-    folder = Path(source) if source is not None else BUNDLED
-    if not folder.is_dir():
-        folder = _from_hub(str(source))
-    for needed in ("config.json", "tokenizer.model"):
-        if not (folder / needed).is_file():
-            raise MMCoreError(f"{folder}: no {needed} here: not a model folder, or not all of it was copied")
-    try:
-        loaded: Any = MMCoreModel.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, local_files_only=True
-        )
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MMCoreError(f"{folder}: cannot read the weights: {reason}; copy the folder again") from error
-    model, info = loaded
-    lacking = sorted(info["missing_keys"])
-    if lacking:
-        raise MMCoreError(f"{folder}: {len(lacking)} weights are missing, {lacking[0]} first; copy the folder again")
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Pipeline(model.to(where), TextTokenizer(folder / "tokenizer.model"))
-
-
-def _from_hub(name: str) -> Path:
-    """The local copy of a model on the hub, fetched if need be."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        files = ["*.json", "*.safetensors", "tokenizer.model"]
-        return Path(snapshot_download(name, allow_patterns=files))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise MMCoreError(
-            f"{name}: no such folder, and the hub does not give a model of that name; check the path or the connection"
-        ) from error

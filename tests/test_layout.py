@@ -20,7 +20,7 @@ LAYERS = {
         *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone")),
     ),
     2: ("mmcore.tokenizers", "mmcore.decoders"),
-    3: ("mmcore.parts", "mmcore.replies", "mmcore.pipeline"),
+    3: ("mmcore.parts", "mmcore.replies", "mmcore.pipeline", "mmcore.loading"),
     4: ("mmcore.training", "mmcore.demo", "mmcore.commands", "mmcore.cli"),
 }
 IGNORANT = (("mmcore.tokenizers", "mmcore.decoders"), ("mmcore.training", "mmcore.demo"))

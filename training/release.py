@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from mmcore.errors import MMCoreError
+from mmcore.loading import load
 from mmcore.model import MMCoreModel
-from mmcore.pipeline import Pipeline, load
+from mmcore.pipeline import Pipeline
 from mmcore.tokenizers.text import TextTokenizer
 from mmcore.training.evaluate import evaluate, table
 
