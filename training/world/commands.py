@@ -150,6 +150,16 @@ REQUESTS: dict[str, tuple[str, ...]] = {
         "create a video: {scene}",
         "a movie in which {scene}",
         "render a clip: {scene}",
+        "please film this: {scene}",
+        "can you make a clip in which {scene}?",
+        "i would like to see how {scene}",
+        "could you film how {scene}?",
+        "please make a video: {scene}",
+        "i want to see a clip in which {scene}",
+        "would you show me how {scene}?",
+        "please show me how {scene}",
+        "could you make a video in which {scene}?",
+        "i would like a clip in which {scene}",
     ),
     "draw": (
         *("{scene}",) * 12,
@@ -167,20 +177,6 @@ REQUESTS: dict[str, tuple[str, ...]] = {
         "a still of {scene}",
         "sketch {scene}",
         "render {scene}",
-    ),
-    "film, politely": (
-        "please film this: {scene}",
-        "can you make a clip in which {scene}?",
-        "i would like to see how {scene}",
-        "could you film how {scene}?",
-        "please make a video: {scene}",
-        "i want to see a clip in which {scene}",
-        "would you show me how {scene}?",
-        "please show me how {scene}",
-        "could you make a video in which {scene}?",
-        "i would like a clip in which {scene}",
-    ),
-    "draw, politely": (
         "please draw {scene}",
         "can you draw {scene}?",
         "i would like a picture of {scene}",
@@ -193,4 +189,4 @@ REQUESTS: dict[str, tuple[str, ...]] = {
         "i would like an image of {scene}",
     ),
 }
-"""Who asks politely gets a sentence with the picture."""
+"""Who asks for a picture or a clip gets a sentence with it."""

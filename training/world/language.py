@@ -56,8 +56,9 @@ def noun(solid: Said, rng: np.random.Generator | None = None) -> str:
 
 
 def clause(solid: Said, rng: np.random.Generator | None = None) -> str:
-    """A solid with what it does, if that is told."""
-    return noun(solid, rng) + (f" {name(rng, 'does', solid.motion)}" if solid.motion else "")
+    """A solid with where it stands and what it does, if that is told."""
+    where = f" ({solid.spot})" if solid.spot else ""
+    return noun(solid, rng) + where + (f" {name(rng, 'does', solid.motion)}" if solid.motion else "")
 
 
 def tell(said: Meaning) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmcore.training.world.scene import Scene, Solid
+from mmcore.training.world.scene import ROOM, Scene, Solid
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Said:
     colour: str
     size: str | None = None
     motion: str | None = None
+    spot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,32 @@ class Thing:
     shape: str | None = None
 
 
-def said(solid: Solid, sized: bool = True, moving: bool = False) -> Said:
+ACROSS, DEEP = ("far left", "left", "middle", "right", "far right"), ("near", "halfway", "far")
+"""Parts of the room from left to right, and from the camera on."""
+
+
+def spot(x: float, z: float) -> str:
+    """The part of the room in which a place lies: "right, near"."""
+    (left, right), (near, far) = ROOM
+    across, deep = (x - left) / (right - left) * len(ACROSS), (z - near) / (far - near) * len(DEEP)
+    return f"{ACROSS[min(max(int(across), 0), 4)]}, {DEEP[min(max(int(deep), 0), 2)]}"
+
+
+def said(solid: Solid, sized: bool = True, moving: bool = False, spotted: bool = False) -> Said:
     """What is told of a solid; no size of one that changes it."""
     sized = sized and solid.motion not in ("grow", "shrink")
-    return Said(solid.shape, solid.colour, solid.size if sized else None, solid.motion if moving else None)
+    return Said(
+        solid.shape,
+        solid.colour,
+        solid.size if sized else None,
+        solid.motion if moving else None,
+        spot(solid.x, solid.z) if spotted else None,
+    )
 
 
-def meaning(scene: Scene, clip: bool, sized: tuple[bool, ...] = (True,) * 4, placed: bool = True) -> Meaning:
+def meaning(
+    scene: Scene, clip: bool, sized: tuple[bool, ...] = (True,) * 4, placed: bool = True, spotted: bool = False
+) -> Meaning:
     """What a caption says of a scene.
 
     Args:
@@ -62,6 +82,7 @@ def meaning(scene: Scene, clip: bool, sized: tuple[bool, ...] = (True,) * 4, pla
         clip: whether it is seen as a clip, so that motions are told.
         sized: for each solid, whether its size is told.
         placed: whether the backdrop is told.
+        spotted: whether it is told in which part of the room each solid stands at the beginning.
     """
-    solids = tuple(said(s, told, clip) for s, told in zip(scene.solids, sized, strict=False))
+    solids = tuple(said(s, told, clip, spotted) for s, told in zip(scene.solids, sized, strict=False))
     return Meaning(solids, scene.backdrop if placed else None)

@@ -17,7 +17,7 @@ from functools import cache
 
 from mmcore.training.world.commands import COMMANDS, WRAPS
 from mmcore.training.world.language import FORMS, OWN
-from mmcore.training.world.meaning import Meaning, Said, Thing
+from mmcore.training.world.meaning import ACROSS, DEEP, Meaning, Said, Thing
 from mmcore.training.world.names import NAMES
 
 Value = str | Thing | Said | Meaning
@@ -58,7 +58,7 @@ class Reader:
         any_of = {slot: _any_of(table) for slot, table in names.items()}
         self.solid = re.compile(
             rf"an? (?:(?P<size>{any_of['size']}) )?(?P<colour>{any_of['colour']}) (?P<shape>{any_of['shape']})"
-            rf"(?: (?P<does>{any_of['does']}))?"
+            rf"(?: \((?P<spot>(?:{_any_of(ACROSS)}), (?:{_any_of(DEEP)}))\))?(?: (?P<does>{any_of['does']}))?"
         )
         self.places = [re.compile(rf"(?P<scene>.+?),? (?P<place>{any_of['place']})")]
         if places_first:
@@ -94,6 +94,7 @@ class Reader:
             self.names["colour"][said["colour"]],
             self.names["size"][size] if size else None,
             self.names["does"][does] if does else None,
+            said["spot"],
         )
 
 

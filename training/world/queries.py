@@ -82,6 +82,13 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "where does this take place?",
         "what is behind it all?",
     ),
+    "where": (
+        "where is {thing}?",
+        "where does {thing} stand?",
+        "in which part of the room is {thing}?",
+        "what is the place of {thing}?",
+        "tell me where {thing} is.",
+    ),
     "left": (
         "is {thing} to the left of {other}?",
         "is {thing} left of {other}?",

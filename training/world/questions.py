@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from mmcore.training.world.language import OWN, article, definite, listed, pick, say, some_thing, things
-from mmcore.training.world.meaning import Said, Thing
+from mmcore.training.world.meaning import Said, Thing, spot
 from mmcore.training.world.scene import COLOURS, SHAPES, Scene
 
 STILL_KINDS = (
     *("count", "count shape", "number", "colour", "shape", "exists", "place", "size"),
-    *("left", "right", "front", "behind"),
+    *("where", "where", "left", "right", "front", "behind"),
 )
 CLIP_KINDS = (*STILL_KINDS, *("what moves",) * 3, *("does",) * 3, *("which does",) * 2)
 
@@ -56,6 +56,8 @@ def _question(rng: np.random.Generator, scene: Scene, kind: str, clip: bool) -> 
         return say(rng, kind, solid=asked), _yes(there)
     if kind == "place":
         return say(rng, kind), OWN["place"][scene.backdrop]
+    if kind == "where":
+        return say(rng, kind, thing=thing), spot(solid.x, solid.z)
     if kind == "size":
         return None if solid.motion in ("grow", "shrink") else (say(rng, kind, thing=thing), solid.size)
     if kind == "what moves":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmcore.document import Document, Image, Segment, Text, Video
-from mmcore.training.world.language import caption, casual, say
+from mmcore.training.world.language import caption, casual, say, tell
 from mmcore.training.world.meaning import Meaning, meaning
 from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
@@ -84,13 +84,13 @@ def draw(rng: np.random.Generator, clip: bool) -> Shown:
     return Shown(sample_scene(rng, moving=clip and bool(rng.random() < 0.95)), clip)
 
 
-def asked_for(rng: np.random.Generator, clip: bool, polite: bool) -> tuple[Text, Shown]:
+def asked_for(rng: np.random.Generator, clip: bool) -> tuple[Text, Shown]:
     """Words that ask for a medium, some of it left open, and what they ask for."""
     shown = draw(rng, clip)
     all_sized = bool(rng.random() < 0.5)
     sized = tuple(all_sized and bool(rng.random() < 0.8) for _ in range(3))
     shown = replace(shown, sized=sized, placed=bool(rng.random() < 0.5))
-    kind = ("film" if clip else "draw") + (", politely" if polite else "")
+    kind = "film" if clip else "draw"
     return user(rng, say(rng, kind, scene=shown.request)), shown
 
 
@@ -106,5 +106,5 @@ def given_with(rng: np.random.Generator, medium: Segment, words: str) -> tuple[S
 
 
 def with_sentence(shown: Shown, introduction: str = HERE) -> tuple[Segment, ...]:
-    """A medium after a sentence that says what it shows."""
-    return Text(introduction + shown.caption, True), shown.written()
+    """A medium after a sentence that says what it shows and where: what words have settled is not left to the noise."""
+    return Text(introduction + tell(meaning(shown.scene, shown.clip, spotted=True)), True), shown.written()

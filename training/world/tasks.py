@@ -39,9 +39,8 @@ from mmcore.training.world.wear import worn
 
 def write_medium(rng: np.random.Generator, clip: bool) -> Lines:
     """Words to a picture or a clip."""
-    polite = bool(rng.random() < 0.15)
-    asked, shown = asked_for(rng, clip, polite)
-    return (asked, *(with_sentence(shown) if polite else (shown.written(),))), (shown,)
+    asked, shown = asked_for(rng, clip)
+    return (asked, *with_sentence(shown)), (shown,)
 
 
 def describe(rng: np.random.Generator, clip: bool) -> Lines:
@@ -85,7 +84,7 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
     seen: list[Shown] = []
     written: list[Shown] = []
     segments: list[Segment] = []
-    for turn in range(int(rng.integers(2, 7))):
+    for _ in range(int(rng.integers(2, 7))):
         kind = "new" if not seen else ("new", "edit", "edit", "question")[int(rng.integers(4))]
         if kind in ("new", "edit") and len(seen) == 3:
             kind = "question"
@@ -99,8 +98,7 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
             seen.append(shown)
             continue
         if kind == "new":
-            polite = turn == 0 or bool(rng.random() < 0.5)
-            words, shown = asked_for(rng, bool(rng.random() < 0.5), polite)
+            words, shown = asked_for(rng, bool(rng.random() < 0.5))
         else:
             instruction, shown = _edit_earlier(rng, seen)
             words = user(rng, instruction)
