@@ -32,7 +32,7 @@ class Order:
     Args:
         pieces: the document so far.
         grids: patches (T, Y, X) of an image or a video, by opener, if the model writes one.
-        opener: IMAGE or VIDEO to have that written and nothing else; None lets the model decide.
+        opener: IMAGE or VIDEO to have one of that written, after words if the model has some; None lets it decide.
         media: how many media it may write at most; 0 for text alone.
         seed: decides everything that is drawn.
     """
@@ -102,6 +102,10 @@ class SegmentEvent:
 Event = TokenEvent | StepEvent | SegmentEvent
 
 
+FOREWORD = 128
+"""Text tokens that a reply may have before the medium that a caller forces."""
+
+
 class Row:
     """Where the writing of one document stands."""
 
@@ -121,16 +125,17 @@ class Row:
 
     def choose(self, logits: Tensor, settings: Settings) -> int:
         """The next token: what the caller forces, else the likeliest, or drawn. Only what may come next."""
-        if self.order.opener is not None:
-            return END if self.media else self.order.opener
-        allowed = [END]
-        if self.media < self.order.media:
+        forced = self.order.opener
+        if forced is not None and self.media:
+            return END
+        if self.tokens >= (settings.tokens if forced is None else min(FOREWORD, settings.tokens)):
+            return END if forced is None else forced
+        allowed = [END] if forced is None else [forced]
+        if forced is None and self.media < self.order.media:
             allowed += [opener for opener in (IMAGE, VIDEO) if opener in self.order.grids]
         masked = logits.clone()
         masked[: VIDEO_END + 1] = -torch.inf
         masked[allowed] = logits[allowed]
-        if self.tokens >= settings.tokens:
-            return END
         if settings.temperature == 0:
             return int(masked.argmax())
         shares = (masked / settings.temperature).softmax(-1)

@@ -238,7 +238,7 @@ class Chat:
 
         Args:
             parts: words, paths of media files, media.
-            want: "text", "image" or "video" for that alone, "any" to let the model decide.
+            want: "text" for words alone, "image" or "video" for one of that, "any" to let the model decide.
             seed: decides everything that is drawn; the turn's number where it is None.
         """
         so_far = self.document + user_turn(parts)

@@ -61,7 +61,7 @@ class Request:
 
     Args:
         document: what was said and shown so far, ending with the user's turn.
-        want: "text", "image" or "video" for that alone, "any" to let the model decide.
+        want: "text" for words alone, "image" or "video" for one of that, "any" to let the model decide.
         size: (frames, height, width) of a medium that is written; None for what the document suggests.
         seed: decides everything that is drawn.
     """

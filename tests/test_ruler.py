@@ -117,11 +117,23 @@ def test_what_one_leaves_open_does_not_tell_two_apart() -> None:
 
 
 def test_a_sentence_must_fit_its_picture_and_what_was_asked_for() -> None:
-    turn = next(t for i in range(99) for t in turns(sample_example(i, "text to image"))[:1] if t.true.text)
+    turn = next(t for i in range(99) for t in turns(sample_example(i, "text to image"))[:1])
     words, picture = turn.true.segments
     assert judge(turn, turn.true).right
     lie = "here it is: a large red ball and a small blue cube at night"
     assert words != Text(lie, True) and not judge(turn, Document((Text(lie, True), picture))).right
+
+
+@pytest.mark.parametrize(
+    ("told", "right"),
+    [("far left, halfway", True), ("left, halfway", True), ("middle, halfway", False), ("left, far", False)],
+)
+def test_a_sentence_must_tell_where_its_solids_stand(told: str, right: bool) -> None:
+    """A ball at x = -0.8, hardly in the leftmost fifth, and z = 0.2: the readout may take it for the next one."""
+    shown = Shown(replace(TRUE.without(1), solids=(BALL,)), clip=True)
+    turn = Turn(Document((Text("film a red ball"),)), Document((Text("", True), shown.written())), (shown,))
+    words = f"here it is: a large red ball ({told}) slides to the right, in a gray room"
+    assert judge(turn, Document((Text(words, True), shown.written()))).right is right
 
 
 GREEN = TRUE.swap(0, replace(BALL, colour="green"))

@@ -16,14 +16,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
 from mmcore.document import Document, Text
-from mmcore.training.world.meaning import Meaning, meaning
+from mmcore.training.world.meaning import Meaning, meaning, spot
 from mmcore.training.world.parse import parse
 from mmcore.training.world.readout import read_scene
-from mmcore.training.world.scene import Scene
+from mmcore.training.world.scene import Scene, Solid
 from mmcore.training.world.shown import INTRODUCTIONS, Example, Shown
 
 
@@ -71,6 +72,9 @@ PARTS: dict[str, Callable[[Meaning], object]] = {
     "backdrop": lambda said: said.backdrop,
 }
 """What a meaning is made of."""
+
+SLACK = 0.15, 0.3
+"""How far the readout may be off in where a solid stands: x and z, in units of the scene."""
 
 KEPT = "kept"
 """For edits: whether what was not to change is as it was, whatever became of the rest."""
@@ -152,4 +156,14 @@ def says(words: str, shown: Shown, seen: Scene) -> bool:
     introduction = next((known for known in INTRODUCTIONS if words.startswith(known)), "")
     said = parse(words.removeprefix(introduction))
     wanted = shown.asked_of(shown.scene)
-    return said is not None and said.as_far_as(wanted) == wanted and said == meaning(seen, shown.clip)
+    if said is None or said.as_far_as(wanted) != wanted or said.as_far_as(plain := meaning(seen, shown.clip)) != plain:
+        return False
+    return all(
+        told.spot is None or lies_in(told.spot, solid) for told, solid in zip(said.solids, seen.solids, strict=True)
+    )
+
+
+def lies_in(told: str, solid: Solid) -> bool:
+    """Whether a solid stands in a part of the room, or so near it that the readout cannot tell."""
+    across, deep = ((-off, 0.0, off) for off in SLACK)
+    return told in {spot(solid.x + dx, solid.z + dz) for dx, dz in product(across, deep)}
