@@ -177,7 +177,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 MIXTURES: dict[str, dict[str, float]] = {
     "reading": {"image to text": 0.5, "image question": 0.5},
-    "stills": {"text to image": 0.4, "image edit": 0.26, "image to text": 0.17, "image question": 0.17},
+    "stills": {"text to image": 0.45, "image edit": 0.25, "image to text": 0.15, "image question": 0.15},
     "all": {
         "text to image": 0.17,
         "text to video": 0.20,
