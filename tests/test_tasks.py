@@ -8,6 +8,7 @@ import pytest
 from mmcore.document import Document, Text, Video
 from mmcore.training.judge import introductions, judge, turns
 from mmcore.training.world.others import OTHERS, sample_other
+from mmcore.training.world.meaning import meaning
 from mmcore.training.world.parse import hear, parse
 from mmcore.training.world.render import render
 from mmcore.training.world.shown import FIRST, FRAMES, LAST, THEN
@@ -59,7 +60,7 @@ def test_a_story_tells_what_its_pictures_show(seed: int) -> None:
     words = introductions(turn.true)
     assert [type(s).__name__ for s in turn.true] == ["Text", "Image", "Text", "Video", "Text", "Video"]
     for said, beginning, shown in zip(words, (FIRST, THEN, LAST), turn.shown, strict=True):
-        assert parse(said.removeprefix(beginning)) == shown.asked_of(shown.scene)
+        assert parse(said.removeprefix(beginning)) == meaning(shown.scene, shown.clip, spotted=True)
     for shown in turn.shown[1:]:
         assert shown.before == turn.shown[0].scene
 

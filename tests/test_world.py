@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mmcore.document import Image, Text, Video
 from mmcore.training.world.edits import sample_edit
 from mmcore.training.world.language import caption, things
-from mmcore.training.world.meaning import Said, Thing
+from mmcore.training.world.meaning import Said, Thing, spot
 from mmcore.training.world.names import NAMES
 from mmcore.training.world.parse import hear
 from mmcore.training.world.questions import question
@@ -151,6 +151,7 @@ def test_answers_are_true(seed: int) -> None:
         "size": lambda: find("thing").size,
         "exists": lambda: yes(any(Said(s.shape, s.colour) == slots["solid"] for s in scene.solids)),
         "place": lambda: NAMES["place"][scene.backdrop][0],
+        "where": lambda: spot(find("thing").x, find("thing").z),
         "left": lambda: yes(find("thing").x < find("other").x),
         "right": lambda: yes(find("thing").x > find("other").x),
         "front": lambda: yes(find("thing").z < find("other").z),
