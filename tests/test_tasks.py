@@ -7,8 +7,8 @@ import pytest
 
 from mmcore.document import Document, Text, Video
 from mmcore.training.judge import introductions, judge, turns
-from mmcore.training.world.others import OTHERS, sample_other
 from mmcore.training.world.meaning import meaning
+from mmcore.training.world.others import OTHERS, sample_other
 from mmcore.training.world.parse import hear, parse
 from mmcore.training.world.render import render
 from mmcore.training.world.shown import FIRST, FRAMES, LAST, THEN
