@@ -19,10 +19,7 @@ import numpy as np
 
 from mmcore.training.world.peel import NEAR, Empty, closeness, peel, read_backdrop
 from mmcore.training.world.render import Light, Placed, compose, placed, render_moments, sprite, view
-from mmcore.training.world.scene import MOTIONS, SIZES, Scene, Solid, moments, path
-
-GROWN = 1.2
-"""Size at a clip's end of what has grown, relative to its own."""
+from mmcore.training.world.scene import GROWN, MOTIONS, SIZES, Scene, Solid, moments, path
 
 
 @dataclass(frozen=True)

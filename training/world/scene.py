@@ -48,6 +48,9 @@ MOTIONS = (
 SLIDES = {"left": (-1.4, 0.0), "right": (1.4, 0.0), "forward": (0.0, -1.4), "backward": (0.0, 1.4)}
 """How far (x, z) a slide goes in one clip."""
 
+SHRUNK, GROWN = 0.45, 1.2
+"""How large, relative to its own size, what grows is at a clip's beginning and end; what shrinks, the other way round."""
+
 ROOM = (-1.3, 1.3), (-0.6, 1.3)
 """Where solids may be: x and z, from and to."""
 
@@ -142,9 +145,9 @@ def path(solid: Solid, s: np.ndarray) -> Path:
         case "bounce":
             y = 0.8 * np.abs(np.sin(2 * np.pi * s))
         case "grow":
-            scale = 0.45 + 0.75 * s
+            scale = SHRUNK + (GROWN - SHRUNK) * s
         case "shrink":
-            scale = 1.2 - 0.75 * s
+            scale = GROWN - (GROWN - SHRUNK) * s
         case "appear":
             scale = (s > 0.5).astype(float)
         case "vanish":
