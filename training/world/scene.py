@@ -49,7 +49,7 @@ SLIDES = {"left": (-1.4, 0.0), "right": (1.4, 0.0), "forward": (0.0, -1.4), "bac
 """How far (x, z) a slide goes in one clip."""
 
 SHRUNK, GROWN = 0.45, 1.2
-"""How large, relative to its own size, what grows is at a clip's beginning and end; what shrinks, the other way round."""
+"""How large what grows is at a clip's beginning and end, relative to its size; what shrinks, the other way round."""
 
 ROOM = (-1.3, 1.3), (-0.6, 1.3)
 """Where solids may be: x and z, from and to."""
