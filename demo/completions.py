@@ -19,14 +19,14 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.concurrency import run_in_threadpool
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from mmcore.demo.uploads import MAX_BYTES, MAX_MEDIA, read
 from mmcore.document import Document, Image, Segment, Text, Video
@@ -62,7 +62,7 @@ class Turnstile:
     def __init__(self) -> None:
         self._one, self._waiting = threading.Lock(), threading.BoundedSemaphore(MAX_WAITING)
 
-    def through(self, work: Callable[[], Iterator[Body]]) -> Iterator[Body]:
+    def through(self, work: Callable[[], Iterator[Body]]) -> Generator[Body]:
         """What the work yields, once it is its turn.
 
         Raises:
@@ -118,7 +118,7 @@ def add_completions(app: FastAPI, pipeline: Pipeline, key: str = "") -> None:
         except BlockingIOError:
             return refusal(429, f"{MAX_WAITING} requests are waiting; try again later")
         if body.get("stream"):
-            return StreamingResponse(events(first, deltas), media_type="text/event-stream")
+            return StreamingResponse(told(first, deltas), media_type="text/event-stream")
         return JSONResponse(await run_in_threadpool(completion, first, deltas))
 
 
@@ -247,6 +247,15 @@ def events(first: Body, deltas: Iterator[Body]) -> Iterator[str]:
         yield event(delta)
     yield event({}, "stop")
     yield "data: [DONE]\n\n"
+
+
+async def told(first: Body, deltas: Generator[Body]) -> AsyncIterator[str]:
+    """The events, until whoever reads them goes away: then the reply ends too, and the next request has its turn."""
+    try:
+        async for event in iterate_in_threadpool(events(first, deltas)):
+            yield event
+    finally:
+        deltas.close()
 
 
 def completion(first: Body, deltas: Iterator[Body]) -> Body:

@@ -119,6 +119,13 @@ def test_a_stream_gives_words_as_they_come_then_media(client) -> None:
     assert chunks[-1].choices[0].finish_reason == "stop" and len({chunk.id for chunk in chunks}) == 1
 
 
+def test_a_stream_that_is_broken_off_does_not_hold_up_the_next(client) -> None:
+    for _ in range(2):
+        with ask(client, *[medium(CLIP)] * 8, text("what is this?"), stream=True, timeout=10) as stream:
+            assert next(iter(stream)).choices[0].delta.role == "assistant"
+    assert ask(client, text("hi"), timeout=10).choices[0].message.content == "here it is"
+
+
 def test_how_it_is_written_can_be_chosen(client, echo: Echo) -> None:
     ask(client, text("a red ball"), modalities=["video"], temperature=0.5, extra_body={"steps": 3, "frames": 8})
     request, settings = echo.asked[0]

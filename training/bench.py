@@ -10,8 +10,10 @@ import resource
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -79,13 +81,40 @@ def bench(source: str | None = None) -> list[Row]:
     rows = [seconds(name, number) for name, number in found.items()]
     memory = Row("peak memory of the model", f"{peak:.0f} MB", peak)
     light = seconds("import mmcore, after torch", min(import_seconds() for _ in range(TRIES)))
-    return [light, *rows, memory, Row("threads", str(torch.get_num_threads()), 0.0)]
+    page = [seconds(name, number) for name, number in page_seconds(source).items()] if find_spec("gradio") else []
+    return [light, *rows, *page, memory, Row("threads", str(torch.get_num_threads()), 0.0)]
 
 
 def import_seconds() -> float:
     """What `import mmcore` takes in a new process that has torch already."""
     code = "import time, torch; began = time.perf_counter(); import mmcore; print(time.perf_counter() - began)"
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def page_seconds(source: str | None) -> dict[str, float]:
+    """How soon `mmcore demo` has its page ready, from the command on, and how soon a question's first word comes."""
+    command = [sys.executable, "-u", "-m", "mmcore", "demo", *(["--model", source] if source else [])]
+    body = {"messages": [{"role": "user", "content": "what can you do?"}], "modalities": ["text"], "stream": True}
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = next((word for word in server.stdout.readline().split() if word.startswith("http")), None)
+            if address is None:
+                raise MMCoreError("`mmcore demo` does not open its page; run it to see why")
+            ready = time.perf_counter() - began
+            request = urllib.request.Request(
+                f"{address}v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
+            )
+            return {"page ready": ready, "first word on the page": best(lambda: first_word(request))}
+        finally:
+            server.terminate()
+
+
+def first_word(request: urllib.request.Request) -> None:
+    """Wait for the first event of a stream that holds words."""
+    with urllib.request.urlopen(request) as events:
+        next(line for line in events if b'"content": "' in line and b'"content": ""' not in line)
 
 
 def main(source: str | None) -> dict[str, float]:
