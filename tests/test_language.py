@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from string import Formatter
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def moving(said: Meaning, motions: tuple[str, ...]) -> Meaning:
 def test_every_phrasing_reads_back_to_what_it_says(kind: str, data: st.DataObject) -> None:
     """On both sides of the split, with other names, wraps and capitals. The one true reading is among those found, and
     there is no other unless two kinds of request are said alike."""
-    wanted = sorted({slot for form in FORMS[kind] for _, slot, *_ in _fields(form)})
+    wanted = sorted({slot for form in FORMS[kind] for _, slot, *_ in Formatter().parse(form) if slot})
     slots = {slot: data.draw(values[slot]) for slot in wanted}
     if "scene" in slots and kind.startswith("film"):
         slots["scene"] = moving(slots["scene"], tuple(data.draw(st.permutations(MOTIONS))))
@@ -69,12 +70,6 @@ def test_every_phrasing_reads_back_to_what_it_says(kind: str, data: st.DataObjec
     alike = {h.kind for h in heard} - {kind}
     assert not alike or kind in ("film", "draw"), (words, alike)
     assert all(h.slots == slots for h in heard), words
-
-
-def _fields(form: str):
-    import string
-
-    return [f for f in string.Formatter().parse(form) if f[1]]
 
 
 def test_a_command_has_twenty_phrasings_and_more() -> None:
