@@ -76,7 +76,9 @@ def test_a_story_with_its_sentences_swapped_is_wrong() -> None:
 def test_what_is_said_to_be_missing_is_missing(task: str) -> None:
     for seed in range(20):
         words = {s.learn: s.text for s in sample_example(seed, task).document if isinstance(s, Text)}
-        for heard in hear(words[False]):
+        found = hear(words[False])
+        assert found
+        for heard in found:
             thing = heard.slots["thing"]
             assert isinstance(thing, Thing)
             assert words[True] == f"there is no {' '.join(filter(None, (thing.colour, thing.shape)))}"
