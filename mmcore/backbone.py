@@ -34,13 +34,13 @@ class Guidance:
     Args:
         text: weight of the words; 1 is no guidance.
         media: weight of the earlier media; 1 is no guidance.
-        since: noise level t from which on predictions are pushed. Before it a prediction is a blur over all that may
-            come, and pushing it makes several things of one (arXiv 2404.07724).
+        since: noise level t from which on predictions are pushed. Early ones are a blur over all that may come, and
+            pushing them can make several things of one (arXiv 2404.07724).
     """
 
     text: float = 3.0
     media: float = 1.0
-    since: float = 0.1
+    since: float = 0.0
 
     def branches(self) -> tuple[tuple[int, float], ...]:
         """The predictions to make, as (hidden kinds, weight); the weights add up to 1."""
