@@ -254,8 +254,10 @@ def test_a_stream_resumes_where_it_was(run_folder: Path) -> None:
         (["steps=many"], "steps must be int, got 'many'"),
         (["steps"], "key=value"),
         (["preset=huge"], "preset must be one of debug"),
-        (["mixture=none"], "mixture must be one of stills, all"),
+        (["mixture=none"], "mixture must be one of reading, stills, all"),
         (["layout=3"], "'layout' is a table"),
+        (["solids=4"], "solids must be 1, 2 or 3, got 4"),
+        (["layout.copies=0"], "copies must be at least 1"),
     ],
 )
 def test_wrong_recipes(changes: list[str], message: str) -> None:

@@ -117,6 +117,10 @@ def load_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> 
         raise MMCoreError(f"{path}: preset must be one of {', '.join(PRESETS)}, got {recipe.preset!r}")
     if recipe.mixture not in MIXTURES:
         raise MMCoreError(f"{path}: mixture must be one of {', '.join(MIXTURES)}, got {recipe.mixture!r}")
+    if not 1 <= recipe.solids <= 3:
+        raise MMCoreError(f"{path}: solids must be 1, 2 or 3, got {recipe.solids}")
+    if recipe.layout.copies < 1:
+        raise MMCoreError(f"{path}: layout.copies must be at least 1, got {recipe.layout.copies}")
     return recipe
 
 
