@@ -1,4 +1,4 @@
-"""Pictures of the page, for the README: as it opens, and after a clip has been filmed and edited.
+"""Pictures of the page: as it opens, which the README shows, and after a clip has been filmed and edited.
 
 python -m mmcore.demo.portrait demo/pictures          # needs playwright, and chromium
 """
