@@ -53,7 +53,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "make {thing} big",
         "enlarge {thing}",
         "increase the size of {thing}",
-        "i want {thing} larger",
+        "blow {thing} up",
     ),
     "reduce": (
         "make {thing} small",
@@ -61,7 +61,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "make {thing} little",
         "reduce {thing}",
         "decrease the size of {thing}",
-        "i want {thing} smaller",
+        "scale {thing} down",
     ),
     "remove": (
         "remove {thing}",
@@ -78,14 +78,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "put {solid} on the left",
         "place {solid} on the left side",
         "add {solid} to the left",
-        "i want {solid} on the left as well",
+        "bring in {solid} on the left",
     ),
     "add right": (
         "add {solid} on the right",
         "put {solid} on the right",
         "place {solid} on the right side",
         "add {solid} to the right",
-        "i want {solid} on the right as well",
+        "bring in {solid} on the right",
     ),
     "swap": (
         "swap {thing} and {other}",
@@ -106,9 +106,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "make {thing} {do}",
         "let {thing} {do}",
         "have {thing} {do}",
-        "i want {thing} to {do}",
-        "now {thing} should {do}",
-        "animate {thing}: it should {do}",
+        "get {thing} to {do}",
+        "cause {thing} to {do}",
+        "animate {thing} so that it will {do}",
     ),
     "reverse": (
         "play it backwards",
