@@ -251,7 +251,7 @@ def test_save_and_open(page: Page, tmp_path: Path) -> None:
     started.value.save_as(path)
     shutil.unpack_archive(path, tmp_path / "talk")
     talk = Document.load(tmp_path / "talk")
-    assert talk.text == "a red ball" and [type(m) for m in talk.media] == [Image]
+    assert talk.segments[0] == Text("a red ball") and [type(m) for m in talk.media] == [Image]
     page.reload()
     page.wait_for_selector(".start")
     assert page.locator(".talk article").count() == 0, "a reload begins anew"
