@@ -54,6 +54,8 @@ class Settings:
         sampler: "euler" or "heun".
         shift: above 1 spends more of the steps near the noise.
         temperature: of text; 0 takes the likeliest token each time.
+        min_p: tokens less likely than this share of the likeliest are never drawn (arXiv 2407.01082), in [0, 1]. So
+            what is open is drawn by the seed, and what the model knows is said.
         tokens: text tokens that a reply may have at most.
     """
 
@@ -61,7 +63,8 @@ class Settings:
     guidance: Guidance = field(default_factory=Guidance)
     sampler: str = "euler"
     shift: float = 6.0
-    temperature: float = 0.0
+    temperature: float = 1.0
+    min_p: float = 0.4
     tokens: int = 256
 
     def __post_init__(self) -> None:
@@ -71,6 +74,8 @@ class Settings:
             raise MMCoreError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         if self.temperature < 0:
             raise MMCoreError(f"temperature must be 0 or more, got {self.temperature:g}")
+        if not 0 <= self.min_p <= 1:
+            raise MMCoreError(f"min_p must lie in [0, 1], got {self.min_p:g}")
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,7 @@ class Row:
         if settings.temperature == 0:
             return int(masked.argmax())
         shares = (masked / settings.temperature).softmax(-1)
+        shares[shares < settings.min_p * shares.max()] = 0
         return int(torch.multinomial(shares, 1, generator=self.generator))
 
 

@@ -110,8 +110,9 @@ class Pipeline:
         return self.ask(medium, "what is this?", **settings)
 
     def ask(self, medium: Part, question: str, **settings: object) -> str:
-        """Answer a question about a picture or a clip."""
-        return self._one(Request(user_turn((as_medium(medium), question)), want="text"), settings).text
+        """Answer a question about a picture or a clip, with the likeliest words unless a temperature is given."""
+        request = Request(user_turn((as_medium(medium), question)), want="text")
+        return self._one(request, {"temperature": 0.0, **settings}).text
 
     def generate_image(
         self, *parts: Part, seed: int = 0, height: int | None = None, width: int | None = None, **settings: object

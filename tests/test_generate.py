@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from mmcore.attention import CONTEXT, TARGET, TEXT
 from mmcore.backbone import Guidance, Native
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.generate import Order, SegmentEvent, Settings, StepEvent, TokenEvent, write
+from mmcore.generate import Order, Row, SegmentEvent, Settings, StepEvent, TokenEvent, write
 from mmcore.sequence import IMAGE, VIDEO, Patches, Tokens, document_strip, pack
 from mmcore.tokenizers.pieces import document_pieces
 from tests.conftest import noise_clip  # type: ignore[import-not-found]
@@ -142,6 +144,17 @@ def test_a_seed_decides_everything(model, prompts) -> None:
     assert not torch.equal(draw(5), draw(6))
 
 
+def test_what_is_unlikely_is_never_drawn() -> None:
+    """Of 1000 draws each likely token comes about as often as its share says; what lies under min_p never comes."""
+    logits = torch.full((40,), -20.0)
+    logits[30], logits[31], logits[32] = math.log(0.5), math.log(0.3), math.log(0.2)
+    row = Row(Order(()), torch.device("cpu"))
+    drawn = [row.choose(logits, Settings(min_p=0.5)) for _ in range(1000)]
+    assert set(drawn) == {30, 31}
+    assert abs(drawn.count(30) / 1000 - 0.5 / 0.8) < 0.05
+    assert {row.choose(logits, Settings(temperature=0)) for _ in range(9)} == {30}
+
+
 def test_a_document_that_is_too_long_is_refused(model, prompts, tokenizer, config) -> None:
     model.config.context_length = 40
     long = [Tokens(tokenizer.encode("a red ball " * 50), False)]
@@ -154,7 +167,12 @@ def test_a_document_that_is_too_long_is_refused(model, prompts, tokenizer, confi
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"steps": 0}, "steps must be at least 1"), ({"sampler": "ddim"}, "euler, heun"), ({"temperature": -1.0}, "0 or")],
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"sampler": "ddim"}, "euler, heun"),
+        ({"temperature": -1.0}, "0 or"),
+        ({"min_p": 2}, "0, 1"),
+    ],
 )
 def test_settings_that_make_no_sense(wrong: dict, message: str) -> None:
     with pytest.raises(MMCoreError, match=message):
