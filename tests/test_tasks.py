@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmcore.document import Document, Text, Video
 from mmcore.training.judge import introductions, judge, turns
@@ -11,6 +15,9 @@ from mmcore.training.world.meaning import Thing, meaning
 from mmcore.training.world.others import OTHERS, sample_other
 from mmcore.training.world.parse import hear, parse
 from mmcore.training.world.render import render
+from mmcore.training.world.sampling import sample_shots
+from mmcore.training.world.scene import Scene
+from mmcore.training.world.shots import question as shots_question
 from mmcore.training.world.shown import FIRST, FRAMES, LAST, THEN
 from mmcore.training.world.talk import SMALL_TALK
 from mmcore.training.world.tasks import MIXTURES, TASKS, sample_example
@@ -69,6 +76,53 @@ def test_a_story_with_its_sentences_swapped_is_wrong() -> None:
     (turn,) = turns(sample_example(0, "story"))
     a, image, b, second, c, third = turn.true.segments
     assert not judge(turn, Document((a, image, c, second, b, third))).right
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cut_leads_from_one_scene_to_another_at_half_time(seed: int) -> None:
+    (shown,) = sample_example(seed, "text to shots").shown
+    first, second = shown.scene.shots
+    half = FRAMES // 2
+    made = render(shown.scene)
+    assert np.array_equal(made[:half], render(replace(first, then=None), half))
+    assert np.array_equal(made[half:], render(second, half))
+
+
+@pytest.mark.quick
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31))
+def test_answers_about_shots_are_true(seed: int) -> None:
+    """Each question, as it is heard, answered again by looking at both scenes."""
+    rng = np.random.default_rng(seed)
+    scene = sample_shots(rng)
+    asked, said = shots_question(rng, scene)
+    (heard,) = hear(asked)
+
+    def where(slot: str) -> int:
+        thing = heard.slots[slot]
+        assert isinstance(thing, Thing)
+        (found,) = (i for i, shot in enumerate(scene.shots) if f"{thing.colour} {thing.shape}" in names(shot))
+        return found
+
+    def names(shot: Scene) -> list[str]:
+        return [solid.name for solid in shot.solids]
+
+    truth = {
+        "shots": lambda: "two",
+        "which shot": lambda: ("the first", "the second")[where("thing")],
+        "which first": lambda: f"the {(n := heard.slots[min(('thing', 'other'), key=where)]).colour} {n.shape}",
+    }
+    assert said == truth[heard.kind]()
+
+
+def test_shots_in_the_wrong_order_are_wrong() -> None:
+    (turn,) = turns(sample_example(1, "text to shots"))
+    words, clip = turn.true.segments
+    assert isinstance(clip, Video) and judge(turn, turn.true).right
+    swapped = replace(clip, frames=np.concatenate((clip.frames[FRAMES // 2 :], clip.frames[: FRAMES // 2])))
+    assert not judge(turn, Document((words, swapped))).right
+    assert not judge(turn, Document((words, replace(clip, frames=clip.frames[:8].repeat(2, 0))))).right
 
 
 @pytest.mark.quick

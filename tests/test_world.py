@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcore.document import Image, Text, Video
-from mmcore.training.world.edits import sample_edit
+from mmcore.training.world.edits import ONE_WAY, REVERSED, sample_edit
 from mmcore.training.world.language import caption, things
 from mmcore.training.world.meaning import Said, Thing, spot
 from mmcore.training.world.names import NAMES
 from mmcore.training.world.parse import hear
+from mmcore.training.world.paths import fits, paths
 from mmcore.training.world.questions import question
-from mmcore.training.world.render import render
+from mmcore.training.world.render import Light, placed, render, sprite, view
 from mmcore.training.world.sampling import sample_scene
-from mmcore.training.world.scene import BACKDROPS, COLOURS, MOTIONS, SHAPES, Scene, Solid, fits, path
+from mmcore.training.world.scene import ALONE, BACKDROPS, COLOURS, SHAPES, SIZES, Scene, Solid
 from mmcore.training.world.shown import FRAMES, SIZE
 from mmcore.training.world.tasks import TASKS, sample_document
 
@@ -75,7 +76,7 @@ def test_some_chats_edit_an_earlier_medium() -> None:
 @given(seeds, st.booleans())
 def test_scenes_are_fit_to_be_seen(seed: int, moving: bool) -> None:
     scene = sample_scene(np.random.default_rng(seed), moving)
-    assert 1 <= len(scene.solids) <= 3 and fits(scene)
+    assert 1 <= len(scene.solids) <= 4 and fits(scene)
     assert len({s.name for s in scene.solids}) == len(scene.solids)
     assert [s.x for s in scene.solids] == sorted(s.x for s in scene.solids)
     assert moving or all(s.motion == "still" for s in scene.solids)
@@ -99,6 +100,8 @@ def test_an_edit_changes_the_scene_and_leaves_it_whole(seed: int, clip: bool) ->
 def test_a_clip_in_reverse_is_its_frames_in_reverse(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng, True)
+    while not {s.motion for s in scene.solids} & set(REVERSED) or {s.motion for s in scene.solids} & set(ONE_WAY):
+        scene = sample_scene(rng, True)
     edit = sample_edit(rng, scene, True, "reverse")
     assert np.abs(render(edit.scene).astype(int) - render(scene)[::-1]).max() <= 1
 
@@ -141,7 +144,7 @@ def test_answers_are_true(seed: int) -> None:
     def count() -> int:
         return sum(s.shape == slots["shape"] for s in scene.solids)
 
-    numbers = ("zero", "one", "two", "three")
+    numbers = ("zero", "one", "two", "three", "four")
     truth = {
         "count": lambda: numbers[len(scene.solids)],
         "count shape": lambda: numbers[count()],
@@ -194,9 +197,10 @@ def test_a_solid_has_its_colour(shape: str, colour: str) -> None:
     assert names[int(angles.argmax())] == colour
 
 
-@pytest.mark.parametrize("motion", MOTIONS)
+@pytest.mark.parametrize("motion", ALONE)
 def test_a_motion_moves_what_it_should(motion: str) -> None:
-    solid = Solid("ball", "red", "small", {"left": 0.8, "right": -0.8}.get(motion, 0.0), 0.2, motion)
+    shape, side = "cube" if motion == "spin" else "ball", {"left": 0.8, "right": -0.8}
+    solid = Solid(shape, "red", "small", side.get(motion.removeprefix("fly "), 0.0), 0.2, motion)
     if motion == "forward":
         solid = replace(solid, z=1.2)
     if motion == "backward":
@@ -212,9 +216,84 @@ def test_a_motion_moves_what_it_should(motion: str) -> None:
     across, down = places[-1, 1] - places[0, 1], places[-1, 0] - places[0, 0]
     moved = {"left": across < -12, "right": across > 12, "forward": down > 3, "backward": down < -3}
     grown = {"grow": areas[-1] > 2 * areas[0], "shrink": areas[-1] < areas[0] / 2}
-    expected = {**moved, **grown, "bounce": np.ptp(places[:, 0]) > 8, "still": (clip == clip[0]).all()}
-    assert expected[motion]
-    assert (path(solid, np.zeros(1)).x == solid.x).all()
+    leapt = places[:, 0].argmin() in (7, 8) and np.ptp(places[:, 0]) > 8
+    flown = {f"fly {side}": moved[side] and leapt for side in ("left", "right")}
+    spun = np.abs(places - places[0]).max() < 2 and not (clip[1] == clip[0]).all()
+    other = {"bounce": np.ptp(places[:, 0]) > 8, "still": (clip == clip[0]).all(), "spin": spun}
+    assert {**moved, **grown, **flown, **other}[motion]
+    assert paths(scene, np.zeros(1))[0].x == solid.x
+
+
+def test_a_cone_spins_head_over_heels() -> None:
+    """At half time it stands on its tip: what was narrow is wide."""
+    scene = scene_of(Solid("cone", "red", "large", 0.0, 0.2, "spin"))
+    clip, empty = render(scene, 3), render(replace(scene, solids=()), 1)[0]
+    (start, turned, _) = (stain(frame, empty) for frame in clip)
+    rows = np.nonzero(start.any(1))[0]
+    assert start[rows[3]].sum() < 8 and turned[rows[3]].sum() > 12
+    assert (clip[0] == clip[2]).mean() > 0.99
+
+
+@pytest.mark.parametrize(("one", "other"), [("small", "small"), ("small", "large"), ("large", "small")])
+def test_a_collision_keeps_momentum_and_energy(one: str, other: str) -> None:
+    """Before and after, by masses that go with the cube of the radius; until then the other ball lies still."""
+    scene = scene_of(Solid("ball", "red", one, -1.2, 0.2, "hit"), Solid("ball", "blue", other, 0.1, 0.25, "be hit"))
+    s = np.linspace(0, 1, 101)
+    a, b = paths(scene, s)
+    speeds = [np.diff(np.stack((p.x, p.z)), axis=1) / np.diff(s) for p in (a, b)]
+    masses = [SIZES[size] ** 3 for size in (one, other)]
+    momentum = sum(m * v for m, v in zip(masses, speeds, strict=True))
+    energy = sum(m * (v**2).sum(0) for m, v in zip(masses, speeds, strict=True))
+    np.testing.assert_allclose(momentum[:, 0], momentum[:, -1], rtol=1e-9)
+    np.testing.assert_allclose(energy[0], energy[-1], rtol=1e-9)
+    assert (speeds[1][:, 0] == 0).all() and (speeds[1][0, -1] > 0).all()
+    gap = np.hypot(a.x - b.x, a.z - b.z).min()
+    assert gap == pytest.approx(2 * np.sqrt(SIZES[one] * SIZES[other]), abs=0.02), "balls on the ground touch"
+
+
+def test_what_flies_falls_evenly() -> None:
+    (way,) = paths(scene_of(Solid("cone", "red", "small", -0.7, 0.2, "fly right")), np.linspace(0, 1, 11))
+    assert np.ptp(np.diff(way.y, 2)) < 1e-9 > np.ptp(np.diff(way.x)) and np.diff(way.y, 2)[0] < 0
+
+
+def test_what_circles_keeps_its_distance() -> None:
+    scene = scene_of(Solid("cone", "red", "small", -0.8, 0.3, "orbit"), Solid("ball", "blue", "small", 0.0, 0.3))
+    way, rest = paths(scene, np.linspace(0, 1, 9))
+    np.testing.assert_allclose(np.hypot(way.x - rest.x, way.z - rest.z), 0.8)
+    assert np.hypot(way.x[4] - 0.8, way.z[4] - 0.3) < 1e-9 and fits(scene)
+
+
+@pytest.mark.parametrize(
+    "solids",
+    [
+        (Solid("ball", "red", "small", 0, 0, "spin"),),
+        (Solid("ball", "red", "small", 0, 0, "orbit"),),
+        (Solid("ball", "red", "small", -1, 0, "hit"), Solid("cube", "red", "small", 0.2, 0, "be hit")),
+        (Solid("ball", "red", "small", -1, 0, "hit"), Solid("ball", "blue", "small", 0.2, 0)),
+    ],
+)
+def test_what_cannot_be_does_not_fit(solids: tuple[Solid, ...]) -> None:
+    assert not fits(scene_of(*solids))
+    assert fits(scene_of(*solids).at_rest)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.booleans())
+def test_of_every_solid_enough_is_to_be_seen(seed: int, moving: bool) -> None:
+    """At the beginning, of each at least two fifths of what one would see of it alone."""
+    scene = sample_scene(np.random.default_rng(seed), moving)
+    scene = replace(
+        scene, solids=tuple(replace(s, motion="still") if s.motion == "appear" else s for s in scene.solids)
+    )
+    light, now = Light(scene.light, scene.gain), paths(scene, np.zeros(1))
+    seen = view(SIZE)
+    sprites = [sprite(placed(s, way, 0), light, seen) for s, way in zip(scene.solids, now, strict=True)]
+    hidden = np.zeros(seen.ground.shape, bool)
+    for drawn in sorted((d for d in sprites if d is not None), key=lambda d: d.z):
+        mask = np.zeros_like(hidden)
+        mask[drawn.where] = drawn.mask
+        assert (mask & ~hidden).sum() >= 0.4 * mask.sum()
+        hidden |= mask
 
 
 def test_an_edit_of_one_solid_leaves_the_other_pixels() -> None:

@@ -21,7 +21,7 @@ from itertools import product
 import numpy as np
 
 from mmcore.document import Document, Text
-from mmcore.training.world.meaning import Meaning, meaning, spot
+from mmcore.training.world.meaning import Meaning, Said, meaning, spot
 from mmcore.training.world.parse import parse
 from mmcore.training.world.readout import read_scene
 from mmcore.training.world.scene import Scene, Solid
@@ -63,13 +63,18 @@ def kinds(document: Document) -> list[str]:
     return [type(segment).__name__ for segment in document]
 
 
+def all_solids(said: Meaning) -> list[Said]:
+    """The solids of all shots."""
+    return [solid for shot in said.shots for solid in shot.solids]
+
+
 PARTS: dict[str, Callable[[Meaning], object]] = {
-    "count": lambda said: len(said.solids),
-    "shapes": lambda said: [s.shape for s in said.solids],
-    "colours": lambda said: [s.colour for s in said.solids],
-    "sizes": lambda said: [s.size for s in said.solids],
-    "motions": lambda said: [s.motion for s in said.solids],
-    "backdrop": lambda said: said.backdrop,
+    "count": lambda said: [len(shot.solids) for shot in said.shots],
+    "shapes": lambda said: [s.shape for s in all_solids(said)],
+    "colours": lambda said: [s.colour for s in all_solids(said)],
+    "sizes": lambda said: [s.size for s in all_solids(said)],
+    "motions": lambda said: [s.motion for s in all_solids(said)],
+    "backdrop": lambda said: [shot.backdrop for shot in said.shots],
 }
 """What a meaning is made of."""
 
@@ -159,7 +164,9 @@ def says(words: str, shown: Shown, seen: Scene) -> bool:
     if said is None or said.as_far_as(wanted) != wanted or said.as_far_as(plain := meaning(seen, shown.clip)) != plain:
         return False
     return all(
-        told.spot is None or lies_in(told.spot, solid) for told, solid in zip(said.solids, seen.solids, strict=True)
+        told.spot is None or lies_in(told.spot, solid)
+        for shot, found in zip(said.shots, seen.shots, strict=True)
+        for told, solid in zip(shot.solids, found.solids, strict=True)
     )
 
 

@@ -52,7 +52,7 @@ class Recipe:
         preset: one of `mmcore.config.PRESETS`.
         start: a run, or a model's folder, whose weights and tokenizer this run begins with; "" begins from nothing.
         mixture: one of `mmcore.training.world.tasks.MIXTURES`, where the world is the source.
-        solids: how many solids a scene of the world has at most, 1 to 3, before anything is added to it.
+        solids: how many solids a scene of the world has at most, 1 to 4, before anything is added to it.
         vocabulary: number of text tokens.
         steps: optimizer steps in all.
         flow_weight: weight of the flow loss beside the text loss.
@@ -73,7 +73,7 @@ class Recipe:
     preset: str = "tiny"
     start: str = ""
     mixture: str = "all"
-    solids: int = 3
+    solids: int = 4
     vocabulary: int = 1024
     steps: int = 1000
     flow_weight: float = 1.0
@@ -117,8 +117,8 @@ def load_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> 
         raise MMCoreError(f"{path}: preset must be one of {', '.join(PRESETS)}, got {recipe.preset!r}")
     if recipe.mixture not in MIXTURES:
         raise MMCoreError(f"{path}: mixture must be one of {', '.join(MIXTURES)}, got {recipe.mixture!r}")
-    if not 1 <= recipe.solids <= 3:
-        raise MMCoreError(f"{path}: solids must be 1, 2 or 3, got {recipe.solids}")
+    if not 1 <= recipe.solids <= 4:
+        raise MMCoreError(f"{path}: solids must be 1, 2, 3 or 4, got {recipe.solids}")
     if recipe.layout.copies < 1:
         raise MMCoreError(f"{path}: layout.copies must be at least 1, got {recipe.layout.copies}")
     return recipe

@@ -9,17 +9,27 @@ import numpy as np
 from mmcore.training.world.heldout import EDITS, draws_pairs, holds_pair
 from mmcore.training.world.language import pick, say, some_thing
 from mmcore.training.world.meaning import said
-from mmcore.training.world.scene import BACKDROPS, COLOURS, MOTIONS, SHAPES, SIZES, SLIDES, Scene, Solid, fits
+from mmcore.training.world.paths import fits, goes
+from mmcore.training.world.scene import ALONE, BACKDROPS, COLOURS, SHAPES, SIZES, TOGETHER, Scene, Solid
 
 KINDS = ("recolour",) * 3 + ("reshape", "reshape", "resize", "remove", "add", "backdrop", "swap")
 CLIP_KINDS = (*KINDS, *("motion",) * 3, "stop", "reverse")
 
 REVERSED = {
     a: b
-    for pair in (("left", "right"), ("forward", "backward"), ("grow", "shrink"), ("appear", "vanish"))
+    for pair in (
+        ("left", "right"),
+        ("forward", "backward"),
+        ("fly left", "fly right"),
+        ("grow", "shrink"),
+        ("appear", "vanish"),
+    )
     for a, b in (pair, pair[::-1])
 }
-"""What each motion becomes when time runs backwards; the others look the same."""
+"""What each motion becomes when time runs backwards; the others look the same, but for ONE_WAY."""
+
+ONE_WAY = ("spin", *TOGETHER)
+"""Motions whose reverse has no name."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +105,15 @@ def _edit(rng: np.random.Generator, scene: Scene, i: int, kind: str) -> Edit | N
     if kind == "backdrop":
         backdrop = to(kind, BACKDROPS)
         return Edit(say(rng, kind, place=backdrop), replace(scene, backdrop=backdrop))
-    motion = "still" if kind == "stop" else pick(rng, MOTIONS)
-    return Edit(say(rng, "motion", thing=thing, do=motion), scene.swap(i, replace(solid, motion=motion)))
+    motion = "still" if kind == "stop" else pick(rng, (*ALONE, "orbit") if len(scene.solids) == 2 else ALONE)
+    if motion == solid.motion:
+        return None
+    return Edit(say(rng, "motion", thing=thing, do=motion), scene.swap(i, replace(solid, motion=motion, pace=1.0)))
 
 
 def _add(rng: np.random.Generator, scene: Scene) -> Edit | None:
     """Add a solid at one end of the row; None where there is no room."""
-    if len(scene.solids) == 3:
+    if len(scene.solids) == 4:
         return None
     side = pick(rng, ("left", "right"))
     x = rng.uniform(0.6, 1.3) * (-1 if side == "left" else 1)
@@ -125,11 +137,13 @@ def _swap(rng: np.random.Generator, scene: Scene, i: int) -> Edit | None:
     return Edit(words, replace(scene, solids=tuple(solids)))
 
 
-def _reverse(rng: np.random.Generator, scene: Scene) -> Edit:
-    """Let time run backwards."""
+def _reverse(rng: np.random.Generator, scene: Scene) -> Edit | None:
+    """Let time run backwards; None where that has no name."""
     solids = []
     for solid in scene.solids:
-        dx, dz = SLIDES.get(solid.motion, (0.0, 0.0))
+        if solid.motion in ONE_WAY:
+            return None
+        dx, dz = goes(solid.motion, solid.pace)
         motion = REVERSED.get(solid.motion, solid.motion)
         solids.append(replace(solid, x=solid.x + dx, z=solid.z + dz, motion=motion))
     return Edit(say(rng, "reverse"), replace(scene, solids=tuple(sorted(solids, key=lambda s: s.x))))

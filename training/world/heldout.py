@@ -38,7 +38,7 @@ class Dice(np.random.Generator):
         most: solids that a scene has at most, before anything is added to it.
     """
 
-    def __init__(self, seed: int, held_out: str = "", most: int = 3) -> None:
+    def __init__(self, seed: int, held_out: str = "", most: int = 4) -> None:
         super().__init__(np.random.PCG64(seed))
         self.held_out, self.most = held_out, most
 
@@ -50,10 +50,12 @@ def draws_pairs(rng: np.random.Generator) -> bool:
 
 def holds_pair(scene: Scene) -> bool:
     """Whether a scene shows a pair that is held out."""
-    return any(
-        (solid.shape, solid.colour) in SHAPE_COLOURS or (solid.motion, solid.shape) in MOTION_SHAPES
-        for solid in scene.solids
-    )
+    return any(is_held_out(s.shape, s.colour, s.motion) for shot in scene.shots for s in shot.solids)
+
+
+def is_held_out(shape: str, colour: str, motion: str) -> bool:
+    """Whether a solid shows a pair that is held out."""
+    return (shape, colour) in SHAPE_COLOURS or (motion, shape) in MOTION_SHAPES
 
 
 def split(rng: np.random.Generator, forms: tuple[str, ...]) -> tuple[str, ...]:

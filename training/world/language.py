@@ -61,8 +61,20 @@ def clause(solid: Said, rng: np.random.Generator | None = None) -> str:
     return noun(solid, rng) + where + (f" {name(rng, 'does', solid.motion)}" if solid.motion else "")
 
 
+CUT = "; cut to "
+"""What stands between two shots, in the model's own words."""
+
+CUTS = ("{}; cut to {}", "first {}; then, after a cut, {}", "{}; and in a second shot {}")
+"""How people tell of two shots."""
+
+
 def tell(said: Meaning) -> str:
     """A scene in the model's own words."""
+    return CUT.join(tell_shot(shot) for shot in said.shots)
+
+
+def tell_shot(said: Meaning) -> str:
+    """One shot in the model's own words."""
     words = listed([clause(solid) for solid in said.solids])
     if said.backdrop is None:
         return words
@@ -76,7 +88,13 @@ def caption(scene: Scene, clip: bool, sized: tuple[bool, ...] = (True,) * 4, pla
 
 
 def describe(rng: np.random.Generator, said: Meaning) -> str:
-    """A scene as people tell of it: other names, the place first or last, two solids by where they stand."""
+    """A scene as people tell of it: shot by shot."""
+    told = describe_shot(rng, said)
+    return pick(rng, CUTS).format(told, describe(rng, said.then)) if said.then else told
+
+
+def describe_shot(rng: np.random.Generator, said: Meaning) -> str:
+    """A shot as people tell of it: other names, the place first or last, two solids by where they stand."""
     parts = [clause(solid, rng) for solid in said.solids]
     words = listed(parts)
     if len(parts) == 2:

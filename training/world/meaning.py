@@ -25,20 +25,28 @@ class Meaning:
     Args:
         solids: from left to right.
         backdrop: one of `scene.BACKDROPS`, or None where it is not told.
+        then: what there is to see after a cut, if there is one.
     """
 
     solids: tuple[Said, ...]
     backdrop: str | None = None
+    then: Meaning | None = None
+
+    @property
+    def shots(self) -> tuple[Meaning, ...]:
+        """What each shot shows."""
+        return (self, *(self.then.shots if self.then else ()))
 
     def as_far_as(self, other: Meaning) -> Meaning:
         """The same, less what another sentence about it leaves open."""
-        if len(self.solids) != len(other.solids):
+        if len(self.solids) != len(other.solids) or (self.then is None) != (other.then is None):
             return self
         solids = tuple(
             Said(a.shape, a.colour, a.size if b.size else None, a.motion if b.motion else None)
             for a, b in zip(self.solids, other.solids, strict=True)
         )
-        return Meaning(solids, self.backdrop if other.backdrop else None)
+        then = self.then and other.then and self.then.as_far_as(other.then)
+        return Meaning(solids, self.backdrop if other.backdrop else None, then)
 
 
 @dataclass(frozen=True)
@@ -85,4 +93,5 @@ def meaning(
         spotted: whether it is told in which part of the room each solid stands at the beginning.
     """
     solids = tuple(said(s, told, clip, spotted) for s, told in zip(scene.solids, sized, strict=False))
-    return Meaning(solids, scene.backdrop if placed else None)
+    then = scene.then and meaning(scene.then, clip, sized, placed, spotted)
+    return Meaning(solids, scene.backdrop if placed else None, then)

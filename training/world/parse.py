@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from mmcore.training.world.commands import COMMANDS, WRAPS
-from mmcore.training.world.language import FORMS, OWN
+from mmcore.training.world.language import CUT, CUTS, FORMS, OWN
 from mmcore.training.world.meaning import ACROSS, DEEP, Meaning, Said, Thing
 from mmcore.training.world.names import NAMES
 
@@ -51,10 +51,14 @@ class Reader:
         names: for each slot what each name stands for.
         places_first: whether a place may also come first.
         relations: whether two solids may be told by where they stand.
+        cuts: what tells of two shots.
     """
 
-    def __init__(self, names: dict[str, dict[str, str]], places_first: bool, relations: bool) -> None:
+    def __init__(
+        self, names: dict[str, dict[str, str]], places_first: bool, relations: bool, cuts: tuple[str, ...]
+    ) -> None:
         self.names, self.relations = names, relations
+        self.cuts = [re.compile(re.escape(cut).replace(r"\{\}", "(.+)")) for cut in cuts]
         any_of = {slot: _any_of(table) for slot, table in names.items()}
         self.solid = re.compile(
             rf"an? (?:(?P<size>{any_of['size']}) )?(?P<colour>{any_of['colour']}) (?P<shape>{any_of['shape']})"
@@ -66,6 +70,15 @@ class Reader:
 
     def read(self, words: str) -> Meaning | None:
         """What a description says; None where it is none."""
+        for cut in self.cuts:
+            if found := cut.fullmatch(words):
+                first, second = self.read_shot(found[1]), self.read_shot(found[2])
+                if first and second:
+                    return replace(first, then=second)
+        return self.read_shot(words)
+
+    def read_shot(self, words: str) -> Meaning | None:
+        """What a description of one shot says; None where it is none."""
         for form in self.places:
             if found := form.fullmatch(words):
                 solids = self._solids(found["scene"])
@@ -98,7 +111,8 @@ class Reader:
         )
 
 
-OURS, PEOPLES = Reader(OWN_NAMES, False, False), Reader(ALL_NAMES, True, True)
+OURS = Reader(OWN_NAMES, False, False, (f"{{}}{CUT}{{}}",))
+PEOPLES = Reader(ALL_NAMES, True, True, CUTS)
 
 
 def parse(words: str) -> Meaning | None:

@@ -29,7 +29,7 @@ NEAR = 24
 LEAST = 6
 """A solid explains at least so many pixels more than it covers wrongly."""
 
-MOST = 3
+MOST = 4
 """Solids in a scene."""
 
 FAR = 60

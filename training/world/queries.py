@@ -138,6 +138,27 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "tell me what {thing} does.",
         "what is {thing} doing?",
     ),
+    "shots": (
+        "how many shots are there?",
+        "how many shots does it have?",
+        "count the shots.",
+        "of how many shots is it made?",
+        "what is the number of shots?",
+    ),
+    "which shot": (
+        "in which shot is {thing}?",
+        "which shot shows {thing}?",
+        "in which shot do you see {thing}?",
+        "when do we see {thing}?",
+        "tell me in which shot {thing} is.",
+    ),
+    "which first": (
+        "what comes first, {thing} or {other}?",
+        "which is shown first, {thing} or {other}?",
+        "what do we see first, {thing} or {other}?",
+        "what comes earlier, {thing} or {other}?",
+        "tell me what comes first, {thing} or {other}.",
+    ),
     "next": (
         "what happens next?",
         "how does it go on?",

@@ -12,14 +12,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mmcore.training.world.paths import agree, moments, paths
 from mmcore.training.world.peel import NEAR, Empty, closeness, peel, read_backdrop
 from mmcore.training.world.render import Light, Placed, compose, placed, render_moments, sprite, view
-from mmcore.training.world.scene import GROWN, MOTIONS, SIZES, Scene, Solid, moments, path
+from mmcore.training.world.scene import ALONE, GROWN, SIZES, SLIDES, Scene, Solid
+
+PACES = (0.75, 1.05)
+"""Paces that are tried first."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,37 @@ def nearest_size(radius: float) -> str:
 
 def guesses(solid: Placed) -> Iterator[Solid]:
     """What a solid of a first frame may be: each motion, with the size that it then has."""
-    for motion in MOTIONS:
+    for motion in ALONE:
         if motion == "appear":
             continue
         scale = {"grow": 0.45, "shrink": 1.2}.get(motion, 1.0)
         size = nearest_size(solid.radius / scale)
         if abs(np.log(SIZES[size] * scale / solid.radius)) < 0.25:
-            yield Solid(solid.shape, solid.colour, size, solid.x, solid.z, motion)
+            for pace in PACES if motion in SLIDES else (1.0,):
+                yield Solid(solid.shape, solid.colour, size, solid.x, solid.z, motion, pace)
+
+
+def together(scene: Scene) -> Iterator[Scene]:
+    """What two solids may do with each other."""
+    a, b = scene.at_rest.solids
+    for one, other in ((a, b), (b, a)):
+        ways = [(replace(one, motion="orbit"), other)]
+        ways += [(replace(one, motion="hit", pace=pace), replace(other, motion="be hit")) for pace in PACES]
+        for way in ways:
+            tried = replace(scene, solids=way if one is a else way[::-1])
+            if agree(tried):
+                yield tried
+
+
+def paced(scene: Scene, i: int, score: Callable[[Scene], float]) -> Scene:
+    """The scene with the pace at which solid i comes closest."""
+    if scene.solids[i].motion not in (*SLIDES, "hit"):
+        return scene
+    for stride in (0.1, 0.05):
+        solid = scene.solids[i]
+        tried = [scene.swap(i, replace(solid, pace=solid.pace + step)) for step in (-stride, 0.0, stride)]
+        scene = max(tried, key=score)
+    return scene
 
 
 def at_rest(solid: Placed, motion: str) -> Solid:
@@ -68,11 +96,20 @@ def at_rest(solid: Placed, motion: str) -> Solid:
 
 
 def read_scene(frames: np.ndarray) -> Found:
-    """Read a still or a clip.
+    """Read a still or a clip, of one shot or of two.
 
     Args:
         frames: (T, Y, X, 3) uint8; one frame is a still.
     """
+    half = len(frames) // 2
+    if half > 1 and read_backdrop(frames[half - 1])[0].backdrop != read_backdrop(frames[half])[0].backdrop:
+        first, second = read_shot(frames[:half]), read_shot(frames[half:])
+        return Found(replace(first.scene, then=second.scene), (first.error + second.error) / 2)
+    return read_shot(frames)
+
+
+def read_shot(frames: np.ndarray) -> Found:
+    """Read a still, or a clip of one shot; see `read_scene`."""
     empty, left = read_backdrop(frames[0])
     first = peel(frames[0], empty, left)
     azimuth = read_light(frames[0], empty, first) if first else 0.0
@@ -94,7 +131,11 @@ def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empt
     for _round in range(2 if len(first) > 1 else 1):
         for i, solid in enumerate(first):
             tried = [scene.swap(i, guess) for guess in guesses(solid)] or [scene]
-            scene = max(tried, key=score)
+            scene = paced(max(tried, key=score), i, score)
+    if len(first) == 2:
+        scene = max((scene, *together(scene)), key=score)
+        for i in range(2):
+            scene = paced(scene, i, score)
     last, left = frames[-1], read_backdrop(frames[-1])[1]
     there = [replace(p, radius=p.radius + 0.05) for p in last_places(scene)]
     for solid in peel(last, empty, left, there):
@@ -106,7 +147,8 @@ def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empt
 
 def last_places(scene: Scene) -> list[Placed]:
     """Where a scene's solids are in a clip's last frame."""
-    return [placed(solid, path(solid, np.ones(1)), 0) for solid in scene.solids]
+    ways = paths(scene, np.ones(1))
+    return [placed(solid, way, 0) for solid, way in zip(scene.solids, ways, strict=True)]
 
 
 def distance(frames: np.ndarray, scene: Scene, left: np.ndarray) -> float:

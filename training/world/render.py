@@ -14,7 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from mmcore.training.world.scene import COLOURS, EYE, SIZES, Path, Scene, Solid, moments, path
+from mmcore.training.world.paths import Path, moments, paths
+from mmcore.training.world.scene import COLOURS, EYE, SIZES, Scene, Solid
 
 RAYS = 2
 """Rays along each side of a pixel."""
@@ -97,17 +98,31 @@ def background(backdrop: str, seen: View) -> np.ndarray:
     )
 
 
-def hit(shape: str, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tipped(vectors: np.ndarray, turn: float) -> np.ndarray:
+    """Vectors (..., 3) turned about the z axis, radians, from x to y."""
+    c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
+    return np.stack((c * x - s * y, s * x + c * y, z), -1)
+
+
+def hit(
+    shape: str, origin: np.ndarray, rays: np.ndarray, turn: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where rays meet a solid of size 1 that stands on the origin.
 
     Args:
         shape: one of `scene.SHAPES`.
         origin: (3,) where the rays start.
         rays: (Y, X, 3) their directions.
+        turn: as in `paths.Path`; only what one sees of it: a cube turns about the vertical, a cone head over heels.
     Returns:
         Whether they meet it (Y, X), how far away (Y, X), and the outward normals (Y, X, 3).
     """
     half, height = PROPORTIONS[shape]
+    if shape == "cone" and turn:
+        middle = np.array([0, 1, 0], np.float32)
+        found, t, normal = hit(shape, tipped(origin - middle, turn) + middle, tipped(rays, turn))
+        return found, t, tipped(normal, -turn)
     dx, dy, dz = rays[..., 0], rays[..., 1], rays[..., 2]
     ox, oy, oz = origin
     if shape == "ball":
@@ -116,7 +131,7 @@ def hit(shape: str, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, n
         t = -b - np.sqrt(np.maximum(found, 0))
         return found > 0, t, origin - np.array([0, 1, 0], np.float32) + t[..., None] * rays
     if shape == "cube":
-        c, s = np.float32(np.cos(YAW)), np.float32(np.sin(YAW))
+        c, s = np.float32(np.cos(YAW + turn)), np.float32(np.sin(YAW + turn))
         o = np.array([c * ox - s * oz, oy - half, s * ox + c * oz], np.float32)
         d = np.stack((c * dx - s * dz, dy, s * dx + c * dz), -1)
         enter = (-np.sign(d) * half - o) / np.where(d == 0, 1e-9, d)
@@ -155,6 +170,7 @@ class Placed:
         y: height of the base above the ground.
         z: centre, away from the camera.
         radius: its size; 0 where it is not there.
+        turn: see `paths.Path`.
     """
 
     shape: str
@@ -163,6 +179,7 @@ class Placed:
     y: float
     z: float
     radius: float
+    turn: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -197,7 +214,7 @@ def sprite(solid: Placed, light: Light, seen: View) -> Sprite | None:
     where = _rectangle((solid.x, solid.y + size, solid.z), BOUND * size, seen)
     rays = seen.rays[where]
     origin = (np.array([-solid.x, EYE_HEIGHT - solid.y, -EYE - solid.z]) / size).astype(np.float32)
-    mask, t, normal = hit(solid.shape, origin, rays)
+    mask, t, normal = hit(solid.shape, origin, rays, solid.turn)
     normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     diffuse = np.maximum(normal @ light.direction, 0)
     shine = np.maximum(((2 * diffuse[..., None] * normal - light.direction) * -rays).sum(-1), 0) ** 24
@@ -260,29 +277,29 @@ def compose(back: np.ndarray, solids: Sequence[Placed], sprites: Sequence[Sprite
 def placed(solid: Solid, way: Path, f: int) -> Placed:
     """A solid where its path has it at moment f."""
     radius = SIZES[solid.size] * way.scale[f]
-    return Placed(solid.shape, solid.colour, way.x[f], way.y[f], way.z[f], radius)
+    return Placed(solid.shape, solid.colour, way.x[f], way.y[f], way.z[f], radius, way.turn[f])
 
 
 def render_moments(scene: Scene, s: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Draw a scene at moments s (T,) in [0, 1]: (T, height, width, 3) uint8."""
     seen, light = view(size), Light(scene.light, scene.gain)
     back = background(scene.backdrop, seen) * scene.gain
-    paths = [path(solid, s) for solid in scene.solids]
+    ways = paths(scene, s)
     resting = {
-        i: sprite(placed(solid, paths[i], 0), light, seen)
+        i: sprite(placed(solid, ways[i], 0), light, seen)
         for i, solid in enumerate(scene.solids)
         if solid.motion == "still"
     }
     clip = np.empty((len(s), *size, 3), np.uint8)
     for f in range(len(s)):
-        now = [placed(solid, way, f) for solid, way in zip(scene.solids, paths, strict=True)]
+        now = [placed(solid, way, f) for solid, way in zip(scene.solids, ways, strict=True)]
         sprites = [resting[i] if i in resting else sprite(solid, light, seen) for i, solid in enumerate(now)]
         clip[f] = compose(back, now, sprites, light)
     return clip
 
 
 def render(scene: Scene, frames: int = 16, size: tuple[int, int] = (64, 64)) -> np.ndarray:
-    """Draw a scene.
+    """Draw a scene; if there is a second shot, half of the frames for each.
 
     Args:
         scene: what is to be seen.
@@ -291,4 +308,7 @@ def render(scene: Scene, frames: int = 16, size: tuple[int, int] = (64, 64)) -> 
     Returns:
         (T, height, width, 3) uint8 sRGB.
     """
+    if scene.then and frames > 1:
+        first = frames // 2
+        return np.concatenate((render_moments(scene, moments(first), size), render(scene.then, frames - first, size)))
     return render_moments(scene, moments(frames), size)

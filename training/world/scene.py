@@ -1,6 +1,6 @@
 """Scenes: a few lit solids on a ground plane, and what each does in the two seconds of a clip.
 
-    scene = sample_scene(np.random.default_rng(0), moving=True)
+    scene = Scene((Solid("ball", "red", "large", x=0.6, z=0.2, motion="left"),), "gray room")
 
 Axes: x to the right, y up, z away from the camera; the ground is y = 0. Units are arbitrary (a large ball has radius
 0.55). Time runs over `s` in [0, 1], from the first frame of a clip to its last; a still is s = 0 of a scene at rest.
@@ -9,8 +9,6 @@ Axes: x to the right, y up, z away from the camera; the ground is y = 0. Units a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 SHAPES = ("cube", "ball", "cone", "cylinder")
 
@@ -31,31 +29,36 @@ SIZES = {"small": 0.32, "large": 0.55}
 
 BACKDROPS = ("gray room", "blue sky", "night", "green field")
 
-MOTIONS = (
+SLIDES = {"left": (-1.4, 0.0), "right": (1.4, 0.0), "forward": (0.0, -1.4), "backward": (0.0, 1.4)}
+"""How far (x, z) a slide goes in one clip, at a pace of 1. `forward` is towards the camera, `backward` away from it."""
+
+ALONE = (
     "still",
-    "left",
-    "right",
-    "forward",
-    "backward",
+    *SLIDES,
+    "fly left",
+    "fly right",
     "bounce",
+    "spin",
     "grow",
     "shrink",
     "appear",
     "vanish",
 )
-"""What a solid does. `forward` is towards the camera, `backward` away from it."""
+"""What a solid does by itself."""
 
-SLIDES = {"left": (-1.4, 0.0), "right": (1.4, 0.0), "forward": (0.0, -1.4), "backward": (0.0, 1.4)}
-"""How far (x, z) a slide goes in one clip."""
+TOGETHER = ("orbit", "hit", "be hit")
+"""What one of two solids does with the other."""
+
+MOTIONS = (*ALONE, *TOGETHER)
+
+SPINNING = ("cube", "cone")
+"""Shapes that one sees spin."""
 
 SHRUNK, GROWN = 0.45, 1.2
 """How large what grows is at a clip's beginning and end, relative to its size; what shrinks, the other way round."""
 
 ROOM = (-1.3, 1.3), (-0.6, 1.3)
 """Where solids may be: x and z, from and to."""
-
-GAP = 0.12
-"""The least room between two solids."""
 
 EYE = 5.2
 """Distance of the camera from z = 0, along z."""
@@ -72,6 +75,7 @@ class Solid:
         x: place at s = 0, to the right.
         z: place at s = 0, away from the camera.
         motion: one of MOTIONS.
+        pace: how fast a slide, or a ball that hits another, goes.
     """
 
     shape: str
@@ -80,6 +84,7 @@ class Solid:
     x: float
     z: float
     motion: str = "still"
+    pace: float = 1.0
 
     @property
     def name(self) -> str:
@@ -92,16 +97,23 @@ class Scene:
     """Solids, from left to right at s = 0, before a backdrop.
 
     Args:
-        solids: 1 to 3, no two of the same colour and shape.
+        solids: 1 to 4, no two of the same colour and shape.
         backdrop: one of BACKDROPS.
         light: direction that the light comes from, radians about the vertical; 0 is from the camera.
         gain: brightness of the light.
+        then: the scene of a second shot, if there is one; a cut at half time leads to it.
     """
 
     solids: tuple[Solid, ...]
     backdrop: str
     light: float = 0.5
     gain: float = 1.0
+    then: Scene | None = None
+
+    @property
+    def shots(self) -> tuple[Scene, ...]:
+        """This scene, and that of the second shot."""
+        return (self, *(self.then.shots if self.then else ()))
 
     def swap(self, i: int, solid: Solid) -> Scene:
         """The same scene with another solid in place i."""
@@ -114,73 +126,4 @@ class Scene:
     @property
     def at_rest(self) -> Scene:
         """The same scene with nothing moving."""
-        return replace(self, solids=tuple(replace(s, motion="still") for s in self.solids))
-
-
-@dataclass(frozen=True)
-class Path:
-    """Where a solid is: arrays over (T,) moments.
-
-    Args:
-        x: centre, to the right.
-        y: height of the base above the ground.
-        z: centre, away from the camera.
-        scale: size relative to the solid's own; 0 when it is not there.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
-    scale: np.ndarray
-
-
-def path(solid: Solid, s: np.ndarray) -> Path:
-    """Where a solid is at moments s (T,) in [0, 1]."""
-    rest = np.zeros_like(s)
-    x, y, z, scale = solid.x + rest, rest, solid.z + rest, 1 + rest
-    match solid.motion:
-        case "left" | "right" | "forward" | "backward":
-            dx, dz = SLIDES[solid.motion]
-            x, z = x + dx * s, z + dz * s
-        case "bounce":
-            y = 0.8 * np.abs(np.sin(2 * np.pi * s))
-        case "grow":
-            scale = SHRUNK + (GROWN - SHRUNK) * s
-        case "shrink":
-            scale = GROWN - (GROWN - SHRUNK) * s
-        case "appear":
-            scale = (s > 0.5).astype(float)
-        case "vanish":
-            scale = (s < 0.5).astype(float)
-    return Path(x, y, z, scale)
-
-
-def moments(frames: int) -> np.ndarray:
-    """The moments s of a clip's frames, (T,)."""
-    return np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
-
-
-CHECKED = np.linspace(0, 1, 5)
-"""Moments at which places are checked."""
-
-
-def fits(scene: Scene) -> bool:
-    """Whether every solid stays in the room, apart from the others and not hidden by them.
-
-    Room is kept for every solid at its full size and at any moment of its motion.
-    """
-    (left, right), (near, far) = ROOM
-    paths = [path(solid, CHECKED) for solid in scene.solids]
-    for p in paths:
-        if p.x.min() < left or p.x.max() > right or p.z.min() < near or p.z.max() > far:
-            return False
-    for i, a in enumerate(scene.solids):
-        for j in range(i):
-            b = scene.solids[j]
-            pa, pb, reach = paths[i], paths[j], SIZES[a.size] + SIZES[b.size]
-            if (np.hypot(pa.x - pb.x, pa.z - pb.z) < 1.15 * reach + GAP).any():
-                return False
-            seen_a, seen_b = pa.x / (EYE + pa.z), pb.x / (EYE + pb.z)
-            if (np.abs(seen_a - seen_b) < 0.7 * reach / EYE).any():
-                return False
-    return True
+        return replace(self, solids=tuple(replace(s, motion="still", pace=1.0) for s in self.solids))

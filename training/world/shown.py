@@ -37,7 +37,7 @@ class Shown:
 
     scene: Scene
     clip: bool
-    sized: tuple[bool, ...] = (True, True, True)
+    sized: tuple[bool, ...] = (True,) * 4
     placed: bool = True
     before: Scene | None = None
     after: int = 0
@@ -88,7 +88,7 @@ def asked_for(rng: np.random.Generator, clip: bool) -> tuple[Text, Shown]:
     """Words that ask for a medium, some of it left open, and what they ask for."""
     shown = draw(rng, clip)
     all_sized = bool(rng.random() < 0.5)
-    sized = tuple(all_sized and bool(rng.random() < 0.8) for _ in range(3))
+    sized = tuple(all_sized and bool(rng.random() < 0.8) for _ in range(4))
     shown = replace(shown, sized=sized, placed=bool(rng.random() < 0.5))
     kind = "film" if clip else "draw"
     return user(rng, say(rng, kind, scene=shown.request)), shown

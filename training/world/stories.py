@@ -10,9 +10,10 @@ from mmcore.document import Video
 from mmcore.training.world.heldout import draws_pairs, holds_pair, split
 from mmcore.training.world.language import describe, name, pick, say
 from mmcore.training.world.meaning import meaning
+from mmcore.training.world.paths import fits
 from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
-from mmcore.training.world.scene import MOTIONS, Scene, fits
+from mmcore.training.world.scene import ALONE, Scene
 from mmcore.training.world.shown import (
     FIRST,
     FPS,
@@ -40,7 +41,7 @@ TELL = (
     "tell me how {}, how then {} and how at last {}",
 )
 
-HAPPENINGS = tuple(motion for motion in MOTIONS if motion not in ("still", "appear"))
+HAPPENINGS = tuple(motion for motion in ALONE if motion not in ("still", "appear"))
 """Motions of what was there before."""
 
 ABRUPT = ("appear", "vanish")

@@ -19,6 +19,7 @@ from mmcore.training.world.language import pick, say
 from mmcore.training.world.questions import question
 from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
+from mmcore.training.world.shots import answer_shots, describe_shots, write_shots
 from mmcore.training.world.shown import (
     FPS,
     FRAMES,
@@ -157,6 +158,9 @@ TASKS: dict[str, tuple[Writer, bool]] = {
     "chat": (chat, True),
     "continuation": (continuation, True),
     "story": (story, True),
+    "text to shots": (write_shots, True),
+    "shots to text": (describe_shots, True),
+    "shots question": (answer_shots, True),
     "small talk": (small_talk, False),
     "missing in image": (missing, False),
     "missing in video": (missing, True),
@@ -172,6 +176,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "caption": ("image to text", "video to text"),
     "question": ("image question", "video question"),
     "edit": ("image edit", "video edit"),
+    "shots": ("text to shots", "shots to text", "shots question"),
 }
 """Short names for one task or two."""
 
@@ -192,17 +197,20 @@ MIXTURES: dict[str, dict[str, float]] = {
     },
     "whole": {
         "text to image": 0.10,
-        "text to video": 0.16,
+        "text to video": 0.15,
         "image to text": 0.05,
-        "video to text": 0.13,
+        "video to text": 0.12,
         "image question": 0.04,
-        "video question": 0.10,
+        "video question": 0.09,
         "image edit": 0.08,
-        "video edit": 0.13,
+        "video edit": 0.12,
         "image to video": 0.04,
         "chat": 0.07,
         "continuation": 0.03,
         "story": 0.02,
+        "text to shots": 0.02,
+        "shots to text": 0.01,
+        "shots question": 0.01,
         "small talk": 0.01,
         "missing in image": 0.01,
         "missing in video": 0.01,
@@ -214,7 +222,7 @@ MIXTURES: dict[str, dict[str, float]] = {
 
 
 def sample_example(
-    seed: int, task: str | None = None, mixture: str = "all", held_out: str = "", most: int = 3
+    seed: int, task: str | None = None, mixture: str = "all", held_out: str = "", most: int = 4
 ) -> Example:
     """Draw a document of the world with the scenes behind it.
 
@@ -234,6 +242,6 @@ def sample_example(
     return Example(Document(segments), shown)
 
 
-def sample_document(seed: int, task: str | None = None, mixture: str = "all", most: int = 3) -> Document:
+def sample_document(seed: int, task: str | None = None, mixture: str = "all", most: int = 4) -> Document:
     """Draw a document of the world; see `sample_example`."""
     return sample_example(seed, task, mixture, most=most).document
