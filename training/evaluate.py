@@ -32,6 +32,8 @@ from mmcore.replies import Request
 from mmcore.training.data import VALIDATION
 from mmcore.training.judge import KEPT, PARTS, Turn, Verdict, judge, kinds, turns
 from mmcore.training.world.parse import hear
+from mmcore.training.world.physics import true_velocity, velocity_error
+from mmcore.training.world.shown import FRAMES
 from mmcore.training.world.tasks import MIXTURES, sample_example
 
 BATCH = 8
@@ -49,7 +51,8 @@ class Score:
 
     Args:
         task: what was asked.
-        measure: "right" or "right kind" (shares in [0, 1]), "psnr" or "psnr kept" (dB).
+        measure: "right" or "right kind" (shares in [0, 1]), "psnr" or "psnr kept" (dB), "velocity error" (see
+            `world.physics`).
         value: the model's.
         low: lower end of the 95 % interval.
         high: its upper end.
@@ -199,6 +202,8 @@ def evaluate(
             right = [all(list(islice(verdicts, len(document)))) for document in documents]
             row = share(task, "right", right, floor(documents), baseline(documents))
             scores.append(replace(row, parts=shares([case.verdict for case in judged])))
+            if task.startswith("uniform motion"):
+                scores.append(velocities(task, asked, made))
             if task.partition(",")[0].endswith("edit"):
                 scores += closeness(task, asked, made)
             cases += judged
@@ -271,6 +276,23 @@ def closeness(task: str, asked: Sequence[Turn], made: Sequence[Document]) -> tup
     return scores[0], scores[1]
 
 
+def velocities(task: str, asked: Sequence[Turn], made: Sequence[Document]) -> Score:
+    """How far velocities are from the true ones; the floor is that of true clips, the baseline that of standing still.
+
+    A reply without a clip counts as one that stands still.
+    """
+    found: list[float] = []
+    for turn, reply in zip(asked, made, strict=True):
+        scene = turn.shown[0].scene
+        right_kind = kinds(reply) == kinds(turn.true)
+        error = velocity_error(reply.media[0].frames, scene, FRAMES) if right_kind else abs(true_velocity(scene))
+        found.append(error)
+    floor = fmean(velocity_error(t.true.media[0].frames, t.shown[0].scene, FRAMES) for t in asked)
+    still = fmean(abs(true_velocity(t.shown[0].scene)) for t in asked)
+    mean, error = fmean(found), 1.96 * float(np.std(found)) / math.sqrt(len(found))
+    return Score(task, "velocity error", mean, mean - error, mean + error, floor, still, len(found))
+
+
 def _adds(asked: Document) -> bool:
     words = next(s.text for s in asked if isinstance(s, Text))
     return any(heard.kind.startswith("add ") for heard in hear(words))
@@ -280,7 +302,7 @@ def table(scores: Sequence[Score]) -> str:
     """The report."""
     width = max(len(s.task) for s in scores)
     head = (
-        f"{'task':{width}} {'measure':10} {'model':>6} {'95 % interval':>14} {'floor':>5} {'baseline':>8} {'count':>5}"
+        f"{'task':{width}} {'measure':14} {'model':>6} {'95 % interval':>14} {'floor':>5} {'baseline':>8} {'count':>5}"
     )
     columns = (*PARTS, KEPT)
     lines = [head + "".join(f"{name:>9}" for name in columns)]
@@ -289,6 +311,6 @@ def table(scores: Sequence[Score]) -> str:
         top, trivial = ("" if v is None else f"{v:.2f}" for v in (s.floor, s.baseline))
         parts = "".join(f"{s.parts[name]:9.2f}" if name in s.parts else " " * 9 for name in columns).rstrip()
         lines.append(
-            f"{s.task:{width}} {s.measure:10} {s.value:6.2f} {interval:>14} {top:>5} {trivial:>8} {s.count:5}{parts}"
+            f"{s.task:{width}} {s.measure:14} {s.value:6.2f} {interval:>14} {top:>5} {trivial:>8} {s.count:5}{parts}"
         )
     return "\n".join(lines)

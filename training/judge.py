@@ -74,6 +74,7 @@ PARTS: dict[str, Callable[[Meaning], object]] = {
     "colours": lambda said: [s.colour for s in all_solids(said)],
     "sizes": lambda said: [s.size for s in all_solids(said)],
     "motions": lambda said: [s.motion for s in all_solids(said)],
+    "camera": lambda said: [shot.camera for shot in said.shots],
     "backdrop": lambda said: [shot.backdrop for shot in said.shots],
 }
 """What a meaning is made of."""

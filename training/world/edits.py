@@ -139,6 +139,8 @@ def _swap(rng: np.random.Generator, scene: Scene, i: int) -> Edit | None:
 
 def _reverse(rng: np.random.Generator, scene: Scene) -> Edit | None:
     """Let time run backwards; None where that has no name."""
+    if scene.camera != "still":
+        return None
     solids = []
     for solid in scene.solids:
         if solid.motion in ONE_WAY:

@@ -61,6 +61,9 @@ def clause(solid: Said, rng: np.random.Generator | None = None) -> str:
     return noun(solid, rng) + where + (f" {name(rng, 'does', solid.motion)}" if solid.motion else "")
 
 
+FILMED = (" as the camera ", "; the camera ")
+"""What comes before what the camera does; the first is the model's own."""
+
 CUT = "; cut to "
 """What stands between two shots, in the model's own words."""
 
@@ -76,10 +79,10 @@ def tell(said: Meaning) -> str:
 def tell_shot(said: Meaning) -> str:
     """One shot in the model's own words."""
     words = listed([clause(solid) for solid in said.solids])
-    if said.backdrop is None:
-        return words
-    moving = any(solid.motion for solid in said.solids)
-    return words + ("," if moving else "") + f" {name(None, 'place', said.backdrop)}"
+    if said.backdrop is not None:
+        moving = any(solid.motion for solid in said.solids)
+        words += ("," if moving else "") + f" {name(None, 'place', said.backdrop)}"
+    return words + (f"{FILMED[0]}{name(None, 'camera', said.camera)}" if said.camera else "")
 
 
 def caption(scene: Scene, clip: bool, sized: tuple[bool, ...] = (True,) * 4, placed: bool = True) -> str:
@@ -104,12 +107,10 @@ def describe_shot(rng: np.random.Generator, said: Meaning) -> str:
         )
         if rng.random() < 0.25:
             words = pick(rng, forms).format(*parts)
-    if said.backdrop is None:
-        return words
-    place = name(rng, "place", said.backdrop)
-    if rng.random() < 0.2:
-        return f"{place}, {words}"
-    return f"{words}, {place}" if rng.random() < 0.5 else f"{words} {place}"
+    if said.backdrop is not None:
+        place = name(rng, "place", said.backdrop)
+        words = f"{place}, {words}" if rng.random() < 0.2 else f"{words}{pick(rng, (',', ''))} {place}"
+    return words + (pick(rng, FILMED) + name(rng, "camera", said.camera) if said.camera else "")
 
 
 def refer(rng: np.random.Generator, thing: Thing) -> str:

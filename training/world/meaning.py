@@ -25,11 +25,13 @@ class Meaning:
     Args:
         solids: from left to right.
         backdrop: one of `scene.BACKDROPS`, or None where it is not told.
+        camera: one of `scene.CAMERAS` that moves, or None.
         then: what there is to see after a cut, if there is one.
     """
 
     solids: tuple[Said, ...]
     backdrop: str | None = None
+    camera: str | None = None
     then: Meaning | None = None
 
     @property
@@ -46,7 +48,7 @@ class Meaning:
             for a, b in zip(self.solids, other.solids, strict=True)
         )
         then = self.then and other.then and self.then.as_far_as(other.then)
-        return Meaning(solids, self.backdrop if other.backdrop else None, then)
+        return Meaning(solids, self.backdrop if other.backdrop else None, self.camera, then)
 
 
 @dataclass(frozen=True)
@@ -94,4 +96,5 @@ def meaning(
     """
     solids = tuple(said(s, told, clip, spotted) for s, told in zip(scene.solids, sized, strict=False))
     then = scene.then and meaning(scene.then, clip, sized, placed, spotted)
-    return Meaning(solids, scene.backdrop if placed else None, then)
+    camera = scene.camera if clip and scene.camera != "still" else None
+    return Meaning(solids, scene.backdrop if placed else None, camera, then)

@@ -28,6 +28,13 @@ NAMES: dict[str, Names] = {
         "night": ("at night", "in the dark"),
         "green field": ("in a green field", "on grass", "on a meadow"),
     },
+    "camera": {
+        "still": ("does not move", "stays where it is"),
+        "pan left": ("turns to the left", "pans left"),
+        "pan right": ("turns to the right", "pans right"),
+        "zoom in": ("zooms in", "gets nearer"),
+        "zoom out": ("zooms out", "gets farther"),
+    },
     "number": {
         "zero": ("no", "0"),
         "one": ("one", "1"),

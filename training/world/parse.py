@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from mmcore.training.world.commands import COMMANDS, WRAPS
-from mmcore.training.world.language import CUT, CUTS, FORMS, OWN
+from mmcore.training.world.language import CUT, CUTS, FILMED, FORMS, OWN
 from mmcore.training.world.meaning import ACROSS, DEEP, Meaning, Said, Thing
 from mmcore.training.world.names import NAMES
 
@@ -64,6 +64,8 @@ class Reader:
             rf"an? (?:(?P<size>{any_of['size']}) )?(?P<colour>{any_of['colour']}) (?P<shape>{any_of['shape']})"
             rf"(?: \((?P<spot>(?:{_any_of(ACROSS)}), (?:{_any_of(DEEP)}))\))?(?: (?P<does>{any_of['does']}))?"
         )
+        filmed = _any_of(FILMED if relations else FILMED[:1])
+        self.camera = re.compile(rf"(?P<scene>.+?)(?:{filmed})(?P<camera>{any_of['camera']})")
         self.places = [re.compile(rf"(?P<scene>.+?),? (?P<place>{any_of['place']})")]
         if places_first:
             self.places.append(re.compile(rf"(?P<place>{any_of['place']}), (?P<scene>.+)"))
@@ -79,12 +81,15 @@ class Reader:
 
     def read_shot(self, words: str) -> Meaning | None:
         """What a description of one shot says; None where it is none."""
+        camera = self.camera.fullmatch(words)
+        words = camera["scene"] if camera else words
+        filmed = self.names["camera"][camera["camera"]] if camera else None
         for form in self.places:
             if found := form.fullmatch(words):
                 solids = self._solids(found["scene"])
-                return solids and Meaning(solids, self.names["place"][found["place"]])
+                return solids and Meaning(solids, self.names["place"][found["place"]], filmed)
         solids = self._solids(words)
-        return solids and Meaning(solids)
+        return solids and Meaning(solids, None, filmed)
 
     def _solids(self, words: str) -> tuple[Said, ...] | None:
         if self.relations:

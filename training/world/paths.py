@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mmcore.training.world.camera import HALF_VIEW, aim
 from mmcore.training.world.scene import EYE, GROWN, ROOM, SHRUNK, SIZES, SLIDES, SPINNING, Scene, Solid
 
 HEIGHTS = {"bounce": 0.8, "fly left": 0.9, "fly right": 0.9}
@@ -144,6 +145,12 @@ def in_room(way: Path) -> bool:
     return bool(left <= way.x.min() and way.x.max() <= right and near <= way.z.min() and way.z.max() <= far)
 
 
+def in_view(way: Path, scene: Scene) -> bool:
+    """Whether a camera that turns or zooms still sees a solid's middle, well inside the picture, at the end."""
+    turn, zoom = aim(scene.camera, 1.0)
+    return bool(abs(way.x[-1] / (EYE + way.z[-1]) - np.tan(turn)) < 0.85 * HALF_VIEW * zoom)
+
+
 def clear(a: Path, b: Path, reach: float) -> bool:
     """Whether two solids, of sizes that make `reach` together, stay apart and hide no more than half of each other."""
     if (np.hypot(a.x - b.x, a.z - b.z) < 1.15 * reach + GAP).any():
@@ -158,7 +165,7 @@ def fits(scene: Scene) -> bool:
     not at the beginning.
     """
     ways = paths(scene, CHECKED)
-    if not agree(scene) or not all(in_room(way) for way in ways):
+    if not agree(scene) or not all(in_room(way) and in_view(way, scene) for way in ways):
         return False
     motions = {solid.motion for solid in scene.solids}
     if "hit" in motions:

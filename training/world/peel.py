@@ -9,19 +9,9 @@ from itertools import product
 
 import numpy as np
 
-from mmcore.training.world.render import (
-    AMBIENT,
-    DIFFUSE,
-    RAYS,
-    SHADOW,
-    Light,
-    Placed,
-    background,
-    compose,
-    sprite,
-    view,
-)
-from mmcore.training.world.scene import BACKDROPS, COLOURS, SHAPES
+from mmcore.training.world.camera import RAYS, View, background, view
+from mmcore.training.world.render import AMBIENT, DIFFUSE, SHADOW, Light, Placed, compose, sprite
+from mmcore.training.world.scene import BACKDROPS, COLOURS, HEIGHTS, SHAPES
 
 NEAR = 24
 """Colours no further apart than this, of 255, are taken for the same."""
@@ -46,52 +36,72 @@ def shrunk(picture: np.ndarray) -> np.ndarray:
     return picture.reshape(y, RAYS, x, RAYS, *picture.shape[2:]).mean((1, 3))
 
 
-def covered(solid: Placed, size: tuple[int, int]) -> np.ndarray:
+def covered(solid: Placed, seen: View) -> np.ndarray:
     """(Y, X) share of each pixel that a solid covers."""
-    seen = view(size)
     full = np.zeros(seen.ground.shape, np.float32)
     if (drawn := sprite(solid, Light(0, 1), seen)) is not None:
         full[drawn.where] = drawn.mask
     return shrunk(full)
 
 
-@lru_cache(maxsize=2)
-def bank(size: tuple[int, int]) -> tuple[list[Placed], np.ndarray]:
-    """Solids at many places and sizes, and what each covers, (K, Y X)."""
+@lru_cache(maxsize=8)
+def bank(size: tuple[int, int], height: float) -> tuple[list[Placed], np.ndarray]:
+    """Solids at many places and sizes, and what each covers, (K, Y X), seen from so high."""
+    seen = view(size, height)
     places = product(
         SHAPES, np.linspace(-1.4, 1.4, 15), np.linspace(-0.6, 1.4, 8), (0.12, 0.18, 0.24, 0.32, 0.42, 0.55, 0.66)
     )
     solids = [Placed(shape, "red", x, 0.0, z, radius) for shape, x, z, radius in places]
-    return solids, np.stack([covered(solid, size).ravel() for solid in solids])
+    return solids, np.stack([covered(solid, seen).ravel() for solid in solids])
 
 
 @dataclass(frozen=True)
 class Empty:
-    """A backdrop without solids: its name, its gain, and its pixels (RAYS Y, RAYS X, 3)."""
+    """A backdrop without solids: its name, its gain, its pixels (RAYS Y, RAYS X, 3), and who sees it, from how high."""
 
     backdrop: str
     gain: float
     back: np.ndarray
+    seen: View
+    height: float
 
 
 def read_backdrop(frame: np.ndarray) -> tuple[Empty, np.ndarray]:
     """The backdrop that explains most of a frame (Y, X, 3), and which pixels it leaves over, (Y, X) bool."""
-    size = frame.shape[:2]
-    seen = view((size[0], size[1]))
+    size = (frame.shape[0], frame.shape[1])
+    lowest, highest = HEIGHTS
+    best = min(
+        (
+            explain(frame, name, view(size, height), height)
+            for name in BACKDROPS
+            for height in np.linspace(lowest, highest, 4).round(2).tolist()
+        ),
+        key=unexplained,
+    )
+    for stride in (0.08, 0.04, 0.02):
+        name, height = best[0].backdrop, best[0].height
+        nearby = (round(height - stride, 2), round(height + stride, 2))
+        best = min((best, *(explain(frame, name, view(size, h), h) for h in nearby)), key=unexplained)
+    return best
+
+
+def unexplained(found: tuple[Empty, np.ndarray]) -> int:
+    """How many pixels a backdrop leaves over."""
+    return int(found[1].sum())
+
+
+def explain(frame: np.ndarray, backdrop: str, seen: View, height: float) -> tuple[Empty, np.ndarray]:
+    """A backdrop as it would be seen, and which pixels of a frame it leaves over; the ground may lie in shadow."""
     pixels = frame.astype(np.float32) / 255
-    found: list[tuple[int, Empty, np.ndarray]] = []
-    for name in BACKDROPS:
-        back = background(name, seen)
-        small = shrunk(back)
-        sky = slice(0, size[0] // 5)
-        gain = float(np.median((pixels[sky] * small[sky]).sum(-1) / np.square(small[sky]).sum(-1)))
-        expected = gain * small
-        shade = (pixels * expected).sum(-1) / np.square(expected).sum(-1)
-        shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - SHADOW, 1), 1)
-        left = np.abs(pixels - shade[..., None] * expected).max(-1) > NEAR / 255
-        found.append((int(left.sum()), Empty(name, gain, back * np.float32(gain)), left))
-    _, empty, left = min(found, key=lambda f: f[0])
-    return empty, left
+    back = background(backdrop, seen)
+    small = shrunk(back)
+    sky = slice(0, frame.shape[0] // 5)
+    gain = float(np.median((pixels[sky] * small[sky]).sum(-1) / np.square(small[sky]).sum(-1)))
+    expected = gain * small
+    shade = (pixels * expected).sum(-1) / np.square(expected).sum(-1)
+    shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - SHADOW, 1), 1)
+    left = np.abs(pixels - shade[..., None] * expected).max(-1) > NEAR / 255
+    return Empty(backdrop, gain, back * np.float32(gain), seen, height), left
 
 
 def read_colours(frame: np.ndarray, left: np.ndarray, gain: float) -> np.ndarray:
@@ -140,13 +150,13 @@ def closeness(frame: np.ndarray, other: np.ndarray) -> float:
 
 def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Placed] = ()) -> list[Placed]:
     """Solids in a frame, beyond those known, one after another."""
-    size = (frame.shape[0], frame.shape[1])
+    seen = empty.seen
     colours = read_colours(frame, left, empty.gain)
-    solids, masks = bank(size)
+    solids, masks = bank((frame.shape[0], frame.shape[1]), round(empty.height, 1))
     area = masks.sum(1)
     found: list[Placed] = []
     for solid in known:
-        colours = colours & (covered(solid, size) < 0.2)
+        colours = colours & (covered(solid, seen) < 0.2)
     while len(found) + len(known) < MOST:
         flat = colours.reshape(len(colours), -1).astype(np.float32)
         others = flat.sum(0)[:, None] - flat.T  # (Y X, C): what another solid may hide
@@ -158,7 +168,7 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
         own, other = flat[c], others[:, c]
 
         def overlap(solid: Placed, own: np.ndarray = own, other: np.ndarray = other) -> float:
-            mask = covered(solid, size).ravel()
+            mask = covered(solid, seen).ravel()
             return float(2 * mask @ own + 0.6 * mask @ other - mask.sum())
 
         tried = []
@@ -170,17 +180,17 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
         likely = [solid for value, solid in tried if value > 0.75 * best]
         solid = fit_one(frame, empty, [*known, *found], likely)
         found.append(solid)
-        colours = colours & (covered(grown(solid), size) < 0.1)
+        colours = colours & (covered(grown(solid), seen) < 0.1)
     return fit_again(frame, empty, known, found)
 
 
 def fit_again(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: Sequence[Placed]) -> list[Placed]:
     """Fit once more what touches another solid in the picture, which may not have been known yet."""
-    size = (frame.shape[0], frame.shape[1])
+    seen = empty.seen
     for i, solid in enumerate(found):
         others = [*known, *found[:i], *found[i + 1 :]]
-        own = covered(grown(solid), size)
-        if any((own * covered(grown(other), size)).any() for other in others):
+        own = covered(grown(solid), seen)
+        if any((own * covered(grown(other), seen)).any() for other in others):
             again = fit_one(frame, empty, others, [replace(solid, shape=shape) for shape in SHAPES])
             found = [*found[:i], again, *found[i + 1 :]]
     return list(found)
@@ -193,15 +203,14 @@ def grown(solid: Placed) -> Placed:
 
 def fit_one(frame: np.ndarray, empty: Empty, others: Sequence[Placed], likely: Sequence[Placed]) -> Placed:
     """The likeliest of several solids, moved about until frame and render are closest."""
-    size = (frame.shape[0], frame.shape[1])
-    ways = []
+    seen, ways = empty.seen, []
     for solid, azimuth in product(likely, LIGHTS):
         light = Light(azimuth, empty.gain)
-        rest = [sprite(other, light, view(size)) for other in others]
+        rest = [sprite(other, light, seen) for other in others]
 
         def score(solid: Placed, light: Light = light, rest: list = rest) -> float:
             return closeness(
-                frame, compose(empty.back, [*others, solid], [*rest, sprite(solid, light, view(size))], light)
+                frame, compose(seen, empty.back, [*others, solid], [*rest, sprite(solid, light, seen)], light)
             )
 
         ways.append((score(solid), solid, score))

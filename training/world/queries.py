@@ -138,6 +138,13 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "tell me what {thing} does.",
         "what is {thing} doing?",
     ),
+    "camera": (
+        "what does the camera do?",
+        "does the camera move?",
+        "how does the camera move?",
+        "what is the camera doing?",
+        "tell me what the camera does.",
+    ),
     "shots": (
         "how many shots are there?",
         "how many shots does it have?",

@@ -12,7 +12,7 @@ STILL_KINDS = (
     *("count", "count shape", "number", "colour", "shape", "exists", "place", "size"),
     *("where", "where", "left", "right", "front", "behind"),
 )
-CLIP_KINDS = (*STILL_KINDS, *("what moves",) * 3, *("does",) * 3, *("which does",) * 2)
+CLIP_KINDS = (*STILL_KINDS, *("what moves",) * 3, *("does",) * 3, *("which does",) * 2, "camera")
 
 NUMBERS = ("zero", "one", "two", "three", "four")
 
@@ -65,6 +65,8 @@ def _question(rng: np.random.Generator, scene: Scene, kind: str, clip: bool) -> 
         return say(rng, kind), listed(movers) if movers else "nothing moves"
     if kind == "which does":
         return say(rng, kind, does=solid.motion), listed([definite(s) for s in solids if s.motion == solid.motion])
+    if kind == "camera":
+        return say(rng, kind), f"it {OWN['camera'][scene.camera]}"
     if kind == "does":
         return say(rng, kind, thing=thing), f"it {OWN['does'][solid.motion]}"
     return _relation(rng, scene, i, thing, kind, clip)

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mmcore.training.world.camera import aim, view
 from mmcore.training.world.paths import agree, moments, paths
-from mmcore.training.world.peel import NEAR, Empty, closeness, peel, read_backdrop
-from mmcore.training.world.render import Light, Placed, compose, placed, render_moments, sprite, view
-from mmcore.training.world.scene import ALONE, GROWN, SIZES, SLIDES, Scene, Solid
+from mmcore.training.world.peel import NEAR, Empty, closeness, explain, peel, read_backdrop, unexplained
+from mmcore.training.world.render import Light, Placed, compose, placed, render_moments, sprite
+from mmcore.training.world.scene import ALONE, CAMERAS, GROWN, SIZES, SLIDES, Scene, Solid
 
 PACES = (0.75, 1.05)
 """Paces that are tried first."""
@@ -44,8 +45,8 @@ def read_light(frame: np.ndarray, empty: Empty, solids: Sequence[Placed]) -> flo
 
     def score(azimuth: float) -> float:
         light = Light(azimuth, empty.gain)
-        seen = view((frame.shape[0], frame.shape[1]))
-        return closeness(frame, compose(empty.back, solids, [sprite(s, light, seen) for s in solids], light))
+        sprites = [sprite(s, light, empty.seen) for s in solids]
+        return closeness(frame, compose(empty.seen, empty.back, solids, sprites, light))
 
     return max(np.linspace(-0.9, 0.9, 13).tolist(), key=score)
 
@@ -113,11 +114,23 @@ def read_shot(frames: np.ndarray) -> Found:
     empty, left = read_backdrop(frames[0])
     first = peel(frames[0], empty, left)
     azimuth = read_light(frames[0], empty, first) if first else 0.0
-    scene = Scene(tuple(at_rest(s, "still") for s in first), empty.backdrop, azimuth, empty.gain)
+    camera = read_camera(frames[-1], empty)
+    scene = Scene(tuple(at_rest(s, "still") for s in first), empty.backdrop, azimuth, empty.gain, empty.height, camera)
     if len(frames) > 1:
         scene = read_motions(frames, scene, first, empty)
     scene = replace(scene, solids=tuple(sorted(scene.solids, key=lambda s: s.x)))
     return Found(scene, distance(frames, scene, left))
+
+
+def read_camera(last: np.ndarray, empty: Empty) -> str:
+    """What the camera has done by the last frame, from the backdrop that it then sees."""
+    return min(CAMERAS, key=lambda camera: unexplained(seen_through(camera, last, empty)))
+
+
+def seen_through(camera: str, last: np.ndarray, empty: Empty) -> tuple[Empty, np.ndarray]:
+    """The backdrop as a camera sees it in the last frame, and which pixels that leaves over."""
+    seen = view((last.shape[0], last.shape[1]), empty.height, *aim(camera, 1.0))
+    return explain(last, empty.backdrop, seen, empty.height)
 
 
 def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empty: Empty) -> Scene:
@@ -136,7 +149,8 @@ def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empt
         scene = max((scene, *together(scene)), key=score)
         for i in range(2):
             scene = paced(scene, i, score)
-    last, left = frames[-1], read_backdrop(frames[-1])[1]
+    last = frames[-1]
+    empty, left = seen_through(scene.camera, last, empty)
     there = [replace(p, radius=p.radius + 0.05) for p in last_places(scene)]
     for solid in peel(last, empty, left, there):
         grown_up = replace(solid, radius=solid.radius / GROWN)
@@ -155,7 +169,7 @@ def distance(frames: np.ndarray, scene: Scene, left: np.ndarray) -> float:
     """Mean distance between a clip and a scene's render over the pixels of solids in either."""
     size = (frames.shape[1], frames.shape[2])
     drawn = render_moments(scene, moments(len(frames)), size)
-    empty = render_moments(replace(scene, solids=()), np.zeros(1), size)
+    empty = render_moments(replace(scene, solids=()), moments(len(frames)), size)
     either = (np.abs(drawn.astype(int) - empty).max(-1) > NEAR) | (np.abs(frames.astype(int) - empty).max(-1) > NEAR)
     far = np.abs(drawn.astype(np.float32) - frames.astype(np.float32)).mean(-1)
     return float(far[either].mean()) if either.any() else 0.0

@@ -10,19 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from mmcore.training.world.camera import RAYS, View, background, look
 from mmcore.training.world.paths import Path, moments, paths
-from mmcore.training.world.scene import COLOURS, EYE, SIZES, Scene, Solid
-
-RAYS = 2
-"""Rays along each side of a pixel."""
-
-EYE_HEIGHT, AIM_HEIGHT = 1.6, 0.75
-HALF_VIEW = 0.36
-"""Tangent of half the angle of view."""
+from mmcore.training.world.scene import COLOURS, SIZES, Scene, Solid
 
 YAW = 0.5
 """How far a cube is turned about the vertical, radians."""
@@ -34,68 +27,11 @@ AMBIENT, DIFFUSE, SPECULAR = 0.5, 0.64, 0.35
 SHADOW = 0.5
 """What a shadow takes from the ground's brightness at its middle."""
 
-GROUND_SKY: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]] = {
-    "gray room": ((150, 150, 152), (205, 205, 208), (222, 222, 224)),
-    "blue sky": ((203, 184, 146), (196, 222, 248), (104, 168, 238)),
-    "night": ((44, 46, 66), (30, 32, 62), (8, 9, 26)),
-    "green field": ((118, 152, 92), (226, 234, 236), (206, 222, 236)),
-}
-"""For each backdrop the ground, the sky at the horizon and the sky above."""
-
 PROPORTIONS = {"cube": (0.85, 1.7), "ball": (1.0, 2.0), "cone": (1.0, 2.0), "cylinder": (0.8, 1.8)}
 """For each shape its half width and its height, in units of its size."""
 
 BOUND = 1.45
 """A sphere of so many sizes about a solid's middle holds all of it."""
-
-
-@dataclass(frozen=True)
-class View:
-    """Rays of a picture: directions (Y, X, 3) of length 1, and where they meet the ground."""
-
-    rays: np.ndarray
-    ground: np.ndarray
-    """(Y, X) bool: the ray meets the ground."""
-    x: np.ndarray
-    z: np.ndarray
-    fade: np.ndarray
-    """(Y, X) how far the ground has faded into the horizon, or how high the sky is; in [0, 1]."""
-
-
-@lru_cache(maxsize=8)
-def view(size: tuple[int, int]) -> View:
-    """The camera's rays for a picture of (height, width) pixels."""
-    rows, columns = size[0] * RAYS, size[1] * RAYS
-    half = np.array([HALF_VIEW, HALF_VIEW]) * np.array(size) / max(size)
-    v = np.linspace(1, -1, 2 * rows + 1)[1::2] * half[0]
-    u = np.linspace(-1, 1, 2 * columns + 1)[1::2] * half[1]
-    forward = np.array([0.0, AIM_HEIGHT - EYE_HEIGHT, EYE])
-    forward /= np.linalg.norm(forward)
-    up = np.array([0.0, forward[2], -forward[1]])
-    rays = forward + v[:, None, None] * up + u[None, :, None] * np.array([1.0, 0, 0])
-    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    down = -rays[..., 1]
-    ground = down > 1e-3
-    distance = EYE_HEIGHT / np.where(ground, down, 1)
-    fade = np.where(ground, 1 - np.exp(-((distance / 14) ** 2)), np.clip(-down / 0.22, 0, 1))
-    f32 = np.float32
-    return View(
-        rays.astype(f32),
-        ground,
-        (rays[..., 0] * distance).astype(f32),
-        (rays[..., 2] * distance - EYE).astype(f32),
-        fade[..., None].astype(f32),
-    )
-
-
-def background(backdrop: str, seen: View) -> np.ndarray:
-    """Ground and sky, (Y, X, 3) float32 in [0, 1]."""
-    ground, horizon, sky = (np.array(c, np.float32) / 255 for c in GROUND_SKY[backdrop])
-    return np.where(
-        seen.ground[..., None],
-        ground + (horizon - ground) * seen.fade,
-        horizon + (sky - horizon) * seen.fade,
-    )
 
 
 def tipped(vectors: np.ndarray, turn: float) -> np.ndarray:
@@ -213,7 +149,7 @@ def sprite(solid: Placed, light: Light, seen: View) -> Sprite | None:
         return None
     where = _rectangle((solid.x, solid.y + size, solid.z), BOUND * size, seen)
     rays = seen.rays[where]
-    origin = (np.array([-solid.x, EYE_HEIGHT - solid.y, -EYE - solid.z]) / size).astype(np.float32)
+    origin = ((seen.eye - np.array([solid.x, solid.y, solid.z])) / size).astype(np.float32)
     mask, t, normal = hit(solid.shape, origin, rays, solid.turn)
     normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     diffuse = np.maximum(normal @ light.direction, 0)
@@ -226,15 +162,11 @@ def sprite(solid: Placed, light: Light, seen: View) -> Sprite | None:
 def _rectangle(centre: tuple[float, float, float], radius: float, seen: View) -> tuple[slice, slice]:
     """The part of the picture that a sphere may cover."""
     rows, columns = seen.rays.shape[:2]
-    forward = np.array([0.0, AIM_HEIGHT - EYE_HEIGHT, EYE])
-    forward /= np.linalg.norm(forward)
-    offset = np.array([centre[0], centre[1] - EYE_HEIGHT, centre[2] + EYE])
-    depth = max(float(offset @ forward), radius + 0.1)
-    per_unit = max(rows, columns) / 2 / HALF_VIEW / (depth - radius / 2)
-    reach = radius * per_unit
-    flat = max(rows, columns) / 2 / HALF_VIEW / depth
-    v = rows / 2 - (offset[1] * forward[2] - offset[2] * forward[1]) * flat
-    u = columns / 2 + offset[0] * flat
+    across, above, depth = (seen.axes @ (np.array(centre) - seen.eye)).tolist()
+    depth = max(depth, radius + 0.1)
+    flat = max(rows, columns) / 2 / seen.half / depth
+    reach = radius * flat * depth / (depth - radius / 2)
+    v, u = rows / 2 - above * flat, columns / 2 + across * flat
     top, left = max(int(v - reach), 0), max(int(u - reach), 0)
     return slice(top, max(int(v + reach) + 2, top)), slice(left, max(int(u + reach) + 2, left))
 
@@ -253,10 +185,13 @@ def shade_ground(picture: np.ndarray, solid: Placed, light: Light, seen: View) -
     picture[where] *= (1 - SHADOW / (1 + solid.y) * soft)[..., None]
 
 
-def compose(back: np.ndarray, solids: Sequence[Placed], sprites: Sequence[Sprite | None], light: Light) -> np.ndarray:
+def compose(
+    seen: View, back: np.ndarray, solids: Sequence[Placed], sprites: Sequence[Sprite | None], light: Light
+) -> np.ndarray:
     """One picture.
 
     Args:
+        seen: the camera.
         back: (RAYS Y, RAYS X, 3) float32, the empty backdrop under its light.
         solids: what casts shadows.
         sprites: what is painted over them, from far to near.
@@ -264,7 +199,6 @@ def compose(back: np.ndarray, solids: Sequence[Placed], sprites: Sequence[Sprite
     Returns:
         (Y, X, 3) uint8.
     """
-    seen = view((back.shape[0] // RAYS, back.shape[1] // RAYS))
     picture = back.copy()
     for solid in solids:
         shade_ground(picture, solid, light, seen)
@@ -282,19 +216,21 @@ def placed(solid: Solid, way: Path, f: int) -> Placed:
 
 def render_moments(scene: Scene, s: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Draw a scene at moments s (T,) in [0, 1]: (T, height, width, 3) uint8."""
-    seen, light = view(size), Light(scene.light, scene.gain)
+    light, ways = Light(scene.light, scene.gain), paths(scene, s)
+    seen = look(size, scene, 0.0)
     back = background(scene.backdrop, seen) * scene.gain
-    ways = paths(scene, s)
-    resting = {
-        i: sprite(placed(solid, ways[i], 0), light, seen)
-        for i, solid in enumerate(scene.solids)
-        if solid.motion == "still"
-    }
+    resting: dict[int, Sprite | None] = {}
+    if scene.camera == "still":
+        still = [i for i, solid in enumerate(scene.solids) if solid.motion == "still"]
+        resting = {i: sprite(placed(scene.solids[i], ways[i], 0), light, seen) for i in still}
     clip = np.empty((len(s), *size, 3), np.uint8)
-    for f in range(len(s)):
+    for f, moment in enumerate(s.tolist()):
+        if scene.camera != "still":
+            seen = look(size, scene, moment)
+            back = background(scene.backdrop, seen) * scene.gain
         now = [placed(solid, way, f) for solid, way in zip(scene.solids, ways, strict=True)]
         sprites = [resting[i] if i in resting else sprite(solid, light, seen) for i, solid in enumerate(now)]
-        clip[f] = compose(back, now, sprites, light)
+        clip[f] = compose(seen, back, now, sprites, light)
     return clip
 
 

@@ -14,7 +14,9 @@ from mmcore.training.world.paths import CHECKED, Path, clear, fits, goes, path
 from mmcore.training.world.scene import (
     ALONE,
     BACKDROPS,
+    CAMERAS,
     COLOURS,
+    HEIGHTS,
     ROOM,
     SHAPES,
     SIZES,
@@ -26,6 +28,9 @@ from mmcore.training.world.scene import (
 
 COUNTS = {1: 0.36, 2: 0.33, 3: 0.23, 4: 0.08}
 """How often a scene has so many solids."""
+
+CAMERA_MOVES = 0.12
+"""How often the camera moves in a clip."""
 
 TOGETHER = 0.12
 """How often two solids that move do something with each other."""
@@ -53,14 +58,21 @@ def sample_scene(rng: np.random.Generator, moving: bool, solids: int | None = No
     count = min(count, rng.most) if isinstance(rng, Dice) else count
     backdrop = str(rng.choice(BACKDROPS))
     light, gain = float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.9, 1.08))
+    height = round(float(rng.uniform(*HEIGHTS)), 2)
+    camera = pick_camera(rng) if moving else "still"
     together = ("orbit", "hit")[int(rng.integers(2))] if moving and count == 2 and rng.random() < TOGETHER else ""
     while True:
         drawn = _sample_pair(rng, together) if together else _sample_row(rng, moving, count)
         if len({solid.name for solid in drawn}) < count:
             continue
-        scene = Scene(tuple(sorted(drawn, key=lambda solid: solid.x)), backdrop, light, gain)
+        scene = Scene(tuple(sorted(drawn, key=lambda solid: solid.x)), backdrop, light, gain, height, camera)
         if holds_pair(scene) == draws_pairs(rng) and fits(scene):
             return scene
+
+
+def pick_camera(rng: np.random.Generator) -> str:
+    """What the camera does: mostly nothing."""
+    return str(rng.choice(CAMERAS[1:])) if rng.random() < CAMERA_MOVES else "still"
 
 
 def sample_shots(rng: np.random.Generator) -> Scene:

@@ -60,8 +60,14 @@ SHRUNK, GROWN = 0.45, 1.2
 ROOM = (-1.3, 1.3), (-0.6, 1.3)
 """Where solids may be: x and z, from and to."""
 
-EYE = 5.2
-"""Distance of the camera from z = 0, along z."""
+EYE, EYE_HEIGHT = 5.2, 1.6
+"""Where the camera is: so far from z = 0, and about so high."""
+
+HEIGHTS = 1.4, 1.85
+"""The lowest and the highest place of the camera."""
+
+CAMERAS = ("still", "pan left", "pan right", "zoom in", "zoom out")
+"""What the camera does in a clip."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,8 @@ class Scene:
         backdrop: one of BACKDROPS.
         light: direction that the light comes from, radians about the vertical; 0 is from the camera.
         gain: brightness of the light.
+        height: of the camera above the ground.
+        camera: one of CAMERAS.
         then: the scene of a second shot, if there is one; a cut at half time leads to it.
     """
 
@@ -108,6 +116,8 @@ class Scene:
     backdrop: str
     light: float = 0.5
     gain: float = 1.0
+    height: float = EYE_HEIGHT
+    camera: str = "still"
     then: Scene | None = None
 
     @property
@@ -126,4 +136,4 @@ class Scene:
     @property
     def at_rest(self) -> Scene:
         """The same scene with nothing moving."""
-        return replace(self, solids=tuple(replace(s, motion="still", pace=1.0) for s in self.solids))
+        return replace(self, camera="still", solids=tuple(replace(s, motion="still", pace=1.0) for s in self.solids))

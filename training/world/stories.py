@@ -51,9 +51,22 @@ ABRUPT = ("appear", "vanish")
 def continuation(rng: np.random.Generator, _: bool) -> Lines:
     """The first half of a clip to the second."""
     while True:
-        shown = replace(draw(rng, True), after=FRAMES // 2)
+        shown = draw(rng, True)
         if not any(solid.motion in ABRUPT for solid in shown.scene.solids):
-            break
+            return _second_half(rng, shown)
+
+
+def uniform_motion(rng: np.random.Generator, _: bool) -> Lines:
+    """The first half of a slide to the left or right, to the second; see `physics`."""
+    while True:
+        scene = sample_scene(rng, moving=True, solids=1)
+        if scene.solids[0].motion in ("left", "right"):
+            return _second_half(rng, Shown(replace(scene, camera="still"), True))
+
+
+def _second_half(rng: np.random.Generator, shown: Shown) -> Lines:
+    """The first half of a clip, to be gone on with."""
+    shown = replace(shown, after=FRAMES // 2)
     first = Video(worn(rng, render(shown.scene, FRAMES, SIZE)[: shown.after]), FPS)
     return (*given_with(rng, first, say(rng, pick(rng, ("go on", "next")))), shown.written()), (shown,)
 

@@ -33,7 +33,7 @@ from mmcore.training.world.shown import (
     user,
     with_sentence,
 )
-from mmcore.training.world.stories import continuation, story
+from mmcore.training.world.stories import continuation, story, uniform_motion
 from mmcore.training.world.talk import missing, no_scene, small_talk
 from mmcore.training.world.wear import worn
 
@@ -157,6 +157,7 @@ TASKS: dict[str, tuple[Writer, bool]] = {
     "image to video": (image_to_video, True),
     "chat": (chat, True),
     "continuation": (continuation, True),
+    "uniform motion": (uniform_motion, True),
     "story": (story, True),
     "text to shots": (write_shots, True),
     "shots to text": (describe_shots, True),
@@ -206,7 +207,8 @@ MIXTURES: dict[str, dict[str, float]] = {
         "video edit": 0.12,
         "image to video": 0.04,
         "chat": 0.07,
-        "continuation": 0.03,
+        "continuation": 0.02,
+        "uniform motion": 0.01,
         "story": 0.02,
         "text to shots": 0.02,
         "shots to text": 0.01,
