@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -168,7 +169,7 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """mmcore eval"""
     from mmcore.training.evaluate import evaluate as run
-    from mmcore.training.evaluate import table
+    from mmcore.training.scores import table
     from mmcore.training.world.tasks import GROUPS, MIXTURES, TASKS
 
     if options.count < 1:
@@ -181,7 +182,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if unknown := [kind for kind in held_out if kind not in ("pairs", "phrasings")]:
         raise MMCoreError(f"--held-out takes pairs, phrasings or none, got {unknown[0]!r}")
     out = Path(options.out) if options.out else None
-    report = run(loaded(options), options.count, tasks, folder=out, held_out=held_out)
+    report = run(loaded(options), options.count, tasks, folder=out, held_out=held_out, workers=os.cpu_count() or 1)
     say(options, table(report.scores), scores=[vars(score) for score in report.scores])
 
 

@@ -15,12 +15,12 @@ from mmcore.training.world.commands import COMMANDS, REQUESTS, WRAPS
 from mmcore.training.world.edits import sample_edit
 from mmcore.training.world.heldout import EDITS, MOTION_SHAPES, SHAPE_COLOURS, Dice, holds_pair, split
 from mmcore.training.world.language import FORMS, casual, describe, say, tell
-from mmcore.training.world.meaning import Meaning, Said, Thing, meaning
+from mmcore.training.world.meaning import ACROSS, Meaning, Said, Thing, meaning
 from mmcore.training.world.names import NAMES
 from mmcore.training.world.parse import PEOPLES, Heard, hear, parse
 from mmcore.training.world.queries import QUESTIONS
 from mmcore.training.world.sampling import sample_scene
-from mmcore.training.world.scene import BACKDROPS, COLOURS, MOTIONS, SHAPES, SIZES, TOGETHER
+from mmcore.training.world.scene import BACKDROPS, COLOURS, MOTIONS, SHAPES, SIZES, STYLES, TOGETHER
 from mmcore.training.world.tasks import TASKS, sample_document, sample_example
 
 pytestmark = pytest.mark.quick
@@ -39,6 +39,8 @@ values = {
     "colour": st.sampled_from(sorted(COLOURS)),
     "place": st.sampled_from(BACKDROPS),
     "number": st.sampled_from(sorted(NAMES["number"])),
+    "style": st.sampled_from(STYLES),
+    "part": st.sampled_from(ACROSS),
     "do": st.sampled_from(MOTIONS),
     "does": st.sampled_from(MOTIONS),
     "thing": things,

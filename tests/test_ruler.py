@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.pipeline import Pipeline
-from mmcore.training.evaluate import baseline, closeness, evaluate, floor, psnr, table, wilson
-from mmcore.training.judge import KEPT, Turn, judge, shows, turns
+from mmcore.training.evaluate import evaluate
+from mmcore.training.judge import KEPT, Judges, Turn, judge, shows, turns
+from mmcore.training.scores import baseline, closeness, floor, psnr, table, wilson
 from mmcore.training.world.language import caption
 from mmcore.training.world.meaning import Meaning, Said, meaning
 from mmcore.training.world.parse import parse
 from mmcore.training.world.readout import read_scene
 from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
-from mmcore.training.world.scene import Scene, Solid
+from mmcore.training.world.scene import STYLES, Scene, Solid
 from mmcore.training.world.shown import Shown
 from mmcore.training.world.tasks import sample_example
 from mmcore.training.world.wear import worn
@@ -69,12 +70,27 @@ FAULTS: dict[str, np.ndarray] = {
     ),
     "sides swapped": render(replace(TRUE, solids=(replace(CUBE, x=-1.1), replace(BALL, x=-0.1)))),
     "colours swapped": render(replace(TRUE, solids=(replace(BALL, colour="blue"), replace(CUBE, colour="red")))),
+    "one frame late": render(TRUE)[[0, *range(15)]],
+    "merged": np.concatenate((render(TRUE)[:8], render(TRUE.without(0))[8:])),
+    "camera": render(replace(TRUE, camera="pan left")),
+    "style": render(replace(TRUE, style="pencil sketch")),
+    "cut": render(replace(TRUE, then=replace(TRUE, backdrop="night"))),
     "noise": np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8),
 }
 
 
 def test_the_right_clip_passes() -> None:
     assert shows(render(TRUE), Shown(TRUE, True))
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_style_is_read_and_what_it_shows(style: str, clip: bool) -> None:
+    scene = replace(TRUE.swap(0, replace(BALL, motion="bounce")), backdrop="blue sky", style=style)
+    shown = Shown(scene, clip)
+    assert shows(worn(np.random.default_rng(1), shown.written().frames), shown)
+    other = replace(scene, style=STYLES[STYLES.index(style) - 1])
+    assert not shows(Shown(other, clip).written().frames, shown)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -144,6 +160,7 @@ EDITS: dict[str, tuple[Scene, bool, bool]] = {
     "done, and the other one too": (GREEN.swap(1, replace(CUBE, colour="pink")), False, False),
     "done, on another backdrop": (replace(GREEN, backdrop="night"), False, False),
     "another colour": (TRUE.swap(0, replace(BALL, colour="purple")), False, True),
+    "done, and the other one elsewhere": (GREEN.swap(1, replace(CUBE, x=0.3)), False, True),
     "done, the other one gone": (GREEN.without(1), False, False),
 }
 """What came of "make the ball green", whether that is right, and whether the rest is kept."""
@@ -215,9 +232,10 @@ def test_intervals_and_decibels_by_hand() -> None:
 
 def test_floor_and_baseline() -> None:
     documents = [turns(sample_example(i, "text to image"))[:1] for i in range(4)]
-    assert floor(documents) == 1.0 and baseline(documents) < 0.5
+    judges = Judges(0)
+    assert floor(documents, judges) == 1.0 and baseline(documents) < 0.5
     answers = [turns(sample_example(i, "image question"))[:1] for i in range(20)]
-    assert floor(answers) is None and 0.05 <= baseline(answers) < 1
+    assert floor(answers, judges) is None and 0.05 <= baseline(answers) < 1
 
 
 def test_a_model_that_knows_nothing_scores_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -231,6 +249,13 @@ def test_a_model_that_knows_nothing_scores_nothing(pipeline: Pipeline, tmp_path:
     assert table(scores).count("\n") == 5
     assert json.loads((folder / "scores.json").read_text())[0]["task"] == "text to image"
     assert Image.open(folder / "wrong.png").frames.std() > 0
+
+
+def test_more_processes_judge_the_same() -> None:
+    told = [turns(sample_example(i, "image edit"))[0] for i in range(3)]
+    made = [told[0].true, told[0].true, told[2].true]
+    with Judges(2) as judges:
+        assert judges.of(told, made) == Judges(0).of(told, made)
 
 
 def test_an_evaluation_goes_on_where_it_was_broken_off(pipeline: Pipeline, tmp_path: Path, monkeypatch) -> None:

@@ -21,10 +21,10 @@ from mmcore.replies import Request
 from mmcore.tokenizers.text import TextTokenizer
 from mmcore.training.data import DataState, Layout, PackedBatches, fill_rows
 from mmcore.training.engine import Engine, average, rate
-from mmcore.training.evaluate import psnr
 from mmcore.training.muon import Muon, orthogonalize
 from mmcore.training.recipe import Optimizer, Recipe, load_recipe
 from mmcore.training.release import stages
+from mmcore.training.scores import psnr
 from mmcore.training.train import train
 from mmcore.training.world.tasks import sample_document
 

@@ -22,8 +22,9 @@ from mmcore.training.world.physics import velocity_error
 from mmcore.training.world.questions import question
 from mmcore.training.world.render import Light, placed, render, sprite
 from mmcore.training.world.sampling import sample_scene
-from mmcore.training.world.scene import ALONE, BACKDROPS, CAMERAS, COLOURS, SHAPES, SIZES, Scene, Solid
-from mmcore.training.world.shown import FRAMES, SIZE
+from mmcore.training.world.scene import ALONE, BACKDROPS, CAMERAS, COLOURS, SHAPES, SIZES, STYLES, Scene, Solid
+from mmcore.training.world.shown import FRAMES, SIZE, Shown
+from mmcore.training.world.styles import stands_out
 from mmcore.training.world.tasks import TASKS, sample_document
 
 pytestmark = pytest.mark.quick
@@ -164,6 +165,7 @@ def test_answers_are_true(seed: int) -> None:
         "what moves": lambda: those(s for s in scene.solids if s.motion != "still"),
         "which does": lambda: those(s for s in scene.solids if s.motion == slots["does"]),
         "camera": lambda: f"it {NAMES['camera'][scene.camera][0]}",
+        "style": lambda: NAMES["style"][scene.style][0],
         "does": lambda: f"it {NAMES['does'][find('thing').motion][0]}",
     }
     assert said == truth[heard.kind]()
@@ -343,3 +345,27 @@ def test_a_still_is_the_first_frame_of_its_clip_at_any_size(backdrop: str) -> No
     scene = scene_of(Solid("cone", "pink", "large", 0.2, 0.3, "bounce"), backdrop=backdrop)
     assert (render(scene, 1, (40, 56)) == render(scene, 5, (40, 56))[:1]).all()
     assert render(scene, 2, (40, 56)).shape == (2, 40, 56, 3)
+
+
+def test_styles_by_hand() -> None:
+    """Grayscale is luma; pixel art has blocks of few shades; in a sketch paper is bright and edges are dark."""
+    scene = scene_of(Solid("ball", "red", "large", 0.0, 0.3), backdrop="night")
+    plain, gray, blocks, sketch = (render(replace(scene, style=style), 1)[0].astype(int) for style in STYLES)
+    luma = plain @ np.array((0.299, 0.587, 0.114))
+    assert np.abs(gray - luma[..., None]).max() <= 0.5
+    assert (blocks[::2] == blocks[1::2]).all() and (blocks[:, ::2] == blocks[:, 1::2]).all()
+    assert len(np.unique(blocks)) <= 6
+    assert (sketch[..., 0] == sketch[..., 2]).all() and sketch[5:12].min() > 140
+    red = stain(plain.astype(np.uint8), render(replace(scene, solids=()), 1)[0])
+    rim = red ^ np.roll(red, 1, 0)
+    assert sketch[rim].mean() < sketch[red & ~rim].mean() - 20
+
+
+def test_a_style_without_colours_is_told_without_them() -> None:
+    """But who asks for a red ball in grayscale is told of a red ball."""
+    shown = Shown(replace(scene_of(Solid("ball", "red", "large", 0.0, 0.3)), style="grayscale"), False)
+    assert shown.caption == "a large ball in a gray room, in grayscale"
+    assert shown.request.solids[0].colour == "red" and shown.asked_of(shown.scene).solids[0].colour is None
+    assert stands_out(shown.scene)
+    hidden = replace(shown.scene, backdrop="green field", solids=(Solid("ball", "green", "large", 0.0, 0.3),))
+    assert not stands_out(hidden) and stands_out(replace(hidden, style="plain"))

@@ -6,8 +6,8 @@ An answer is right or wrong, whole, and nothing that writes well can talk its wa
 
 - a description is right if `world.parse` reads the true scene from it; an answer, if it is the true one word for word;
 - a picture or a clip is right if `world.readout` reads from its pixels what was asked for: every solid with its shape,
-  colour, size and motion, in the order asked for, before the right backdrop, and no other solid; a sentence that comes
-  with it must say so too;
+  colour, size and motion, in time, in the order asked for, before the right backdrop, by the same camera, in the same
+  style, and no other solid; a sentence that comes with it must say so too;
 - a reply is of the right kind if it is made of words, pictures and clips as the true one is, no more and no fewer.
 """
 
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -75,6 +77,7 @@ PARTS: dict[str, Callable[[Meaning], object]] = {
     "sizes": lambda said: [s.size for s in all_solids(said)],
     "motions": lambda said: [s.motion for s in all_solids(said)],
     "camera": lambda said: [shot.camera for shot in said.shots],
+    "style": lambda said: [shot.style for shot in said.shots],
     "backdrop": lambda said: [shot.backdrop for shot in said.shots],
 }
 """What a meaning is made of."""
@@ -96,7 +99,8 @@ class Verdict:
 
 def shows(frames: np.ndarray, shown: Shown) -> bool:
     """Whether frames show what was asked for."""
-    return shown.asked_of(read_scene(frames).scene) == shown.asked_of(shown.scene)
+    found = read_scene(frames)
+    return not found.late and shown.asked_of(found.scene) == shown.asked_of(shown.scene)
 
 
 def judge(turn: Turn, reply: Document) -> Verdict:
@@ -114,14 +118,16 @@ def judge(turn: Turn, reply: Document) -> Verdict:
 def judge_media(turn: Turn, reply: Document) -> Verdict:
     """Judge a reply of the right kind; one without media is of the wrong kind."""
     wanted, made, words = turn.shown, reply.media, introductions(reply)
-    seen = [read_scene(whole(w, turn.asked, medium.frames)).scene for w, medium in zip(wanted, made, strict=False)]
+    read = [read_scene(whole(w, turn.asked, medium.frames)) for w, medium in zip(wanted, made, strict=False)]
+    seen = [found.scene for found in read]
     pairs = list(zip(wanted, seen, strict=False))
     asked, found = [w.asked_of(w.scene) for w in wanted], [w.asked_of(scene) for w, scene in pairs]
     parts = by_part(found, asked)
     if any(w.before for w in wanted):
         parts[KEPT] = bool(seen) and all(keeps(w, scene) for w, scene in pairs)
     agree = all(not said or says(said, w, scene) for said, (w, scene) in zip(words, pairs, strict=True))
-    return Verdict(found == asked and agree, parts)
+    there = found == asked and not any(f.late for f in read) and all(in_place(w, scene) for w, scene in pairs)
+    return Verdict(there and agree, parts)
 
 
 def whole(wanted: Shown, asked: Document, frames: np.ndarray) -> np.ndarray:
@@ -157,6 +163,19 @@ def keeps(shown: Shown, seen: Scene) -> bool:
     return left <= Counter(now.solids) and (before.backdrop != after.backdrop or now.backdrop == after.backdrop)
 
 
+def in_place(shown: Shown, seen: Scene) -> bool:
+    """Whether what an edit does not add stands where it should: where it was, or where it was to go."""
+    if shown.before is None:
+        return True
+    grown = len(shown.scene.solids) > len(shown.before.solids)
+    known = {(solid.x, solid.z) for solid in shown.before.solids}
+    return all(
+        abs(true.x - found.x) < 2 * SLACK[0] and abs(true.z - found.z) < 2 * SLACK[1]
+        for true, found in zip(shown.scene.solids, seen.solids, strict=True)
+        if not grown or (true.x, true.z) in known
+    )
+
+
 def says(words: str, shown: Shown, seen: Scene) -> bool:
     """Whether a sentence that comes with a medium says what was asked for, and what the medium shows."""
     introduction = next((known for known in INTRODUCTIONS if words.startswith(known)), "")
@@ -175,3 +194,25 @@ def lies_in(told: str, solid: Solid) -> bool:
     """Whether a solid stands in a part of the room, or so near it that the readout cannot tell."""
     across, deep = ((-off, 0.0, off) for off in SLACK)
     return told in {spot(solid.x + dx, solid.z + dz) for dx, dz in product(across, deep)}
+
+
+class Judges:
+    """Processes that judge replies, or this one alone.
+
+    Args:
+        workers: how many; 0 for none beside this process.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.pool = ProcessPoolExecutor(workers, get_context("spawn")) if workers else None
+
+    def of(self, asked: Sequence[Turn], made: Sequence[Document]) -> list[Verdict]:
+        """A verdict on each reply."""
+        return list((self.pool.map if self.pool else map)(judge, asked, made))
+
+    def __enter__(self) -> Judges:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool:
+            self.pool.shutdown(cancel_futures=True)

@@ -18,7 +18,8 @@ from mmcore.loading import load
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
 from mmcore.tokenizers.text import TextTokenizer
-from mmcore.training.evaluate import evaluate, table
+from mmcore.training.evaluate import evaluate
+from mmcore.training.scores import table
 
 CARD = """# The bundled model
 

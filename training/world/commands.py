@@ -87,6 +87,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "add {solid} to the right",
         "bring in {solid} on the right",
     ),
+    "move": (
+        "put {thing} at the {part}",
+        "move {thing} over to the {part}",
+        "bring {thing} to the {part}",
+        "shift {thing} to the {part}",
+        "place {thing} at the {part}",
+        "set {thing} down at the {part}",
+    ),
     "swap": (
         "swap {thing} and {other}",
         "let {thing} and {other} change places",
@@ -101,6 +109,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "make it look as if it were {place}",
         "move everything so that it is {place}",
         "let all this be {place}",
+    ),
+    "restyle": (
+        "show it {style}",
+        "redraw it {style}",
+        "draw it again {style}",
+        "render it {style}",
+        "let me see it {style}",
+        "let it be {style}",
     ),
     "motion": (
         "make {thing} {do}",

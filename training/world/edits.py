@@ -8,11 +8,23 @@ import numpy as np
 
 from mmcore.training.world.heldout import EDITS, draws_pairs, holds_pair
 from mmcore.training.world.language import pick, say, some_thing
-from mmcore.training.world.meaning import said
+from mmcore.training.world.meaning import ACROSS, middle_of, said, spot
 from mmcore.training.world.paths import fits, goes
-from mmcore.training.world.scene import ALONE, BACKDROPS, COLOURS, SHAPES, SIZES, TOGETHER, Scene, Solid
+from mmcore.training.world.scene import (
+    ALONE,
+    BACKDROPS,
+    COLOURLESS,
+    COLOURS,
+    SHAPES,
+    SIZES,
+    STYLES,
+    TOGETHER,
+    Scene,
+    Solid,
+)
+from mmcore.training.world.styles import stands_out
 
-KINDS = ("recolour",) * 3 + ("reshape", "reshape", "resize", "remove", "add", "backdrop", "swap")
+KINDS = ("recolour",) * 3 + ("reshape", "reshape", "resize", "remove", "add", "move", "backdrop", "restyle", "swap")
 CLIP_KINDS = (*KINDS, *("motion",) * 3, "stop", "reverse")
 
 REVERSED = {
@@ -71,7 +83,7 @@ def animate(rng: np.random.Generator, scene: Scene) -> Edit | None:
 def _allowed(rng: np.random.Generator, before: Scene, edit: Edit) -> bool:
     """Whether an edit changes something, leaves a scene that fits, and shows no pair that is held out."""
     names = [s.name for s in edit.scene.solids]
-    whole = len(set(names)) == len(names) and fits(edit.scene) and edit.scene != before
+    whole = len(set(names)) == len(names) and stands_out(edit.scene) and fits(edit.scene) and edit.scene != before
     return whole and (draws_pairs(rng) or not holds_pair(edit.scene))
 
 
@@ -83,6 +95,8 @@ def _edit(rng: np.random.Generator, scene: Scene, i: int, kind: str) -> Edit | N
         return pick(rng, [o for o in options if ((kind, o) in EDITS) == draws_pairs(rng)])
 
     if kind == "recolour":
+        if scene.style in COLOURLESS:
+            return None
         colour = to(kind, tuple(COLOURS))
         return Edit(say(rng, kind, thing=thing, colour=colour), scene.swap(i, replace(solid, colour=colour)))
     if kind == "reshape":
@@ -98,6 +112,17 @@ def _edit(rng: np.random.Generator, scene: Scene, i: int, kind: str) -> Edit | N
         return None if len(scene.solids) == 1 else Edit(say(rng, kind, thing=thing), scene.without(i))
     if kind == "add":
         return _add(rng, scene)
+    if kind == "move":
+        part = pick(rng, ACROSS)
+        moved = scene.swap(i, replace(solid, x=middle_of(part)))
+        if spot(solid.x, solid.z).startswith(f"{part},"):
+            return None
+        return Edit(say(rng, kind, thing=thing, part=part), in_order(moved))
+    if kind == "restyle":
+        restyled = replace(scene, style=pick(rng, STYLES[1:]))
+        if scene.style != "plain":
+            return None
+        return Edit(say(rng, kind, style=restyled.style), restyled)
     if kind == "swap":
         return _swap(rng, scene, i)
     if kind == "reverse":
@@ -148,4 +173,9 @@ def _reverse(rng: np.random.Generator, scene: Scene) -> Edit | None:
         dx, dz = goes(solid.motion, solid.pace)
         motion = REVERSED.get(solid.motion, solid.motion)
         solids.append(replace(solid, x=solid.x + dx, z=solid.z + dz, motion=motion))
-    return Edit(say(rng, "reverse"), replace(scene, solids=tuple(sorted(solids, key=lambda s: s.x))))
+    return Edit(say(rng, "reverse"), in_order(replace(scene, solids=tuple(solids))))
+
+
+def in_order(scene: Scene) -> Scene:
+    """The same scene, its solids from left to right."""
+    return replace(scene, solids=tuple(sorted(scene.solids, key=lambda solid: solid.x)))

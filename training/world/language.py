@@ -82,7 +82,8 @@ def tell_shot(said: Meaning) -> str:
     if said.backdrop is not None:
         moving = any(solid.motion for solid in said.solids)
         words += ("," if moving else "") + f" {name(None, 'place', said.backdrop)}"
-    return words + (f"{FILMED[0]}{name(None, 'camera', said.camera)}" if said.camera else "")
+    words += f"{FILMED[0]}{name(None, 'camera', said.camera)}" if said.camera else ""
+    return words + (f", {name(None, 'style', said.style)}" if said.style else "")
 
 
 def caption(scene: Scene, clip: bool, sized: tuple[bool, ...] = (True,) * 4, placed: bool = True) -> str:
@@ -110,7 +111,8 @@ def describe_shot(rng: np.random.Generator, said: Meaning) -> str:
     if said.backdrop is not None:
         place = name(rng, "place", said.backdrop)
         words = f"{place}, {words}" if rng.random() < 0.2 else f"{words}{pick(rng, (',', ''))} {place}"
-    return words + (pick(rng, FILMED) + name(rng, "camera", said.camera) if said.camera else "")
+    words += pick(rng, FILMED) + name(rng, "camera", said.camera) if said.camera else ""
+    return words + (f"{pick(rng, (',', ''))} {name(rng, 'style', said.style)}" if said.style else "")
 
 
 def refer(rng: np.random.Generator, thing: Thing) -> str:

@@ -35,6 +35,19 @@ NAMES: dict[str, Names] = {
         "zoom in": ("zooms in", "gets nearer"),
         "zoom out": ("zooms out", "gets farther"),
     },
+    "part": {
+        "far left": ("far left", "left edge"),
+        "left": ("left",),
+        "middle": ("middle", "centre"),
+        "right": ("right",),
+        "far right": ("far right", "right edge"),
+    },
+    "style": {
+        "plain": ("in full colour",),
+        "grayscale": ("in grayscale", "in black and white"),
+        "pixel art": ("as pixel art", "in big pixels"),
+        "pencil sketch": ("as a pencil sketch", "in pencil"),
+    },
     "number": {
         "zero": ("no", "0"),
         "one": ("one", "1"),

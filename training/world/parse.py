@@ -60,12 +60,14 @@ class Reader:
         self.names, self.relations = names, relations
         self.cuts = [re.compile(re.escape(cut).replace(r"\{\}", "(.+)")) for cut in cuts]
         any_of = {slot: _any_of(table) for slot, table in names.items()}
+        colour = rf"(?:(?P<colour>{any_of['colour']}) )" + ("" if relations else "?")
         self.solid = re.compile(
-            rf"an? (?:(?P<size>{any_of['size']}) )?(?P<colour>{any_of['colour']}) (?P<shape>{any_of['shape']})"
+            rf"an? (?:(?P<size>{any_of['size']}) )?{colour}(?P<shape>{any_of['shape']})"
             rf"(?: \((?P<spot>(?:{_any_of(ACROSS)}), (?:{_any_of(DEEP)}))\))?(?: (?P<does>{any_of['does']}))?"
         )
         filmed = _any_of(FILMED if relations else FILMED[:1])
         self.camera = re.compile(rf"(?P<scene>.+?)(?:{filmed})(?P<camera>{any_of['camera']})")
+        self.style = re.compile(rf"(?P<scene>.+?),? (?P<style>{any_of['style']})")
         self.places = [re.compile(rf"(?P<scene>.+?),? (?P<place>{any_of['place']})")]
         if places_first:
             self.places.append(re.compile(rf"(?P<place>{any_of['place']}), (?P<scene>.+)"))
@@ -81,15 +83,18 @@ class Reader:
 
     def read_shot(self, words: str) -> Meaning | None:
         """What a description of one shot says; None where it is none."""
+        styled = self.style.fullmatch(words)
+        words = styled["scene"] if styled else words
+        style = self.names["style"][styled["style"]] if styled else None
         camera = self.camera.fullmatch(words)
         words = camera["scene"] if camera else words
         filmed = self.names["camera"][camera["camera"]] if camera else None
         for form in self.places:
             if found := form.fullmatch(words):
                 solids = self._solids(found["scene"])
-                return solids and Meaning(solids, self.names["place"][found["place"]], filmed)
+                return solids and Meaning(solids, self.names["place"][found["place"]], filmed, style)
         solids = self._solids(words)
-        return solids and Meaning(solids, None, filmed)
+        return solids and Meaning(solids, None, filmed, style)
 
     def _solids(self, words: str) -> tuple[Said, ...] | None:
         if self.relations:
@@ -109,7 +114,7 @@ class Reader:
         size, does = said["size"], said["does"]
         return Said(
             self.names["shape"][said["shape"]],
-            self.names["colour"][said["colour"]],
+            self.names["colour"][said["colour"]] if said["colour"] else None,
             self.names["size"][size] if size else None,
             self.names["does"][does] if does else None,
             said["spot"],

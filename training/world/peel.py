@@ -10,11 +10,21 @@ from itertools import product
 import numpy as np
 
 from mmcore.training.world.camera import RAYS, View, background, view
-from mmcore.training.world.render import AMBIENT, DIFFUSE, SHADOW, Light, Placed, compose, sprite
-from mmcore.training.world.scene import BACKDROPS, COLOURS, HEIGHTS, SHAPES
+from mmcore.training.world.render import AMBIENT, DIFFUSE, SHADOW, Light, Placed, Sprite, compose, sprite
+from mmcore.training.world.scene import BACKDROPS, COLOURLESS, COLOURS, HEIGHTS, SHAPES
+from mmcore.training.world.styles import styled
 
 NEAR = 24
 """Colours no further apart than this, of 255, are taken for the same."""
+
+SHADES_NEAR = 56
+"""The same where channels have few shades."""
+
+DARK = 1e-4
+"""Keeps black from dividing by nothing."""
+
+GRAYS = ("blue", "green", "orange", "yellow")
+"""Colours from dark to bright, tried where one sees none."""
 
 LEAST = 6
 """A solid explains at least so many pixels more than it covers wrongly."""
@@ -57,22 +67,30 @@ def bank(size: tuple[int, int], height: float) -> tuple[list[Placed], np.ndarray
 
 @dataclass(frozen=True)
 class Empty:
-    """A backdrop without solids: its name, its gain, its pixels (RAYS Y, RAYS X, 3), and who sees it, from how high."""
+    """A backdrop without solids: its name, gain, pixels (RAYS Y, RAYS X, 3), who sees it, from how high, its style, and
+    how far (of 255) a frame is from it, no pixel counting for more than FAR.
+    """
 
     backdrop: str
     gain: float
     back: np.ndarray
     seen: View
     height: float
+    style: str
+    error: float
+
+    def draw(self, solids: Sequence[Placed], sprites: Sequence[Sprite | None], light: Light) -> np.ndarray:
+        """One frame (Y, X, 3) with solids on it."""
+        return styled(compose(self.seen, self.back, solids, sprites, light)[None], self.style)[0]
 
 
-def read_backdrop(frame: np.ndarray) -> tuple[Empty, np.ndarray]:
+def read_backdrop(frame: np.ndarray, style: str) -> tuple[Empty, np.ndarray]:
     """The backdrop that explains most of a frame (Y, X, 3), and which pixels it leaves over, (Y, X) bool."""
     size = (frame.shape[0], frame.shape[1])
     lowest, highest = HEIGHTS
     best = min(
         (
-            explain(frame, name, view(size, height), height)
+            explain(frame, name, view(size, height), height, style)
             for name in BACKDROPS
             for height in np.linspace(lowest, highest, 4).round(2).tolist()
         ),
@@ -81,27 +99,40 @@ def read_backdrop(frame: np.ndarray) -> tuple[Empty, np.ndarray]:
     for stride in (0.08, 0.04, 0.02):
         name, height = best[0].backdrop, best[0].height
         nearby = (round(height - stride, 2), round(height + stride, 2))
-        best = min((best, *(explain(frame, name, view(size, h), h) for h in nearby)), key=unexplained)
+        best = min((best, *(explain(frame, name, view(size, h), h, style) for h in nearby)), key=unexplained)
     return best
 
 
-def unexplained(found: tuple[Empty, np.ndarray]) -> int:
-    """How many pixels a backdrop leaves over."""
-    return int(found[1].sum())
+def unexplained(found: tuple[Empty, np.ndarray]) -> float:
+    """What a backdrop leaves unexplained of a frame."""
+    return found[0].error
 
 
-def explain(frame: np.ndarray, backdrop: str, seen: View, height: float) -> tuple[Empty, np.ndarray]:
+def explain(frame: np.ndarray, backdrop: str, seen: View, height: float, style: str) -> tuple[Empty, np.ndarray]:
     """A backdrop as it would be seen, and which pixels of a frame it leaves over; the ground may lie in shadow."""
     pixels = frame.astype(np.float32) / 255
     back = background(backdrop, seen)
     small = shrunk(back)
     sky = slice(0, frame.shape[0] // 5)
-    gain = float(np.median((pixels[sky] * small[sky]).sum(-1) / np.square(small[sky]).sum(-1)))
-    expected = gain * small
-    shade = (pixels * expected).sum(-1) / np.square(expected).sum(-1)
+    bare = small if style == "pixel art" else in_style(small, style)
+    gain = float(np.median((pixels[sky] * bare[sky]).sum(-1) / (np.square(bare[sky]).sum(-1) + DARK)))
+    if style == "pixel art":
+        tried = (gain * np.linspace(0.94, 1.06, 7)).tolist()
+        gain = min(tried, key=lambda g: float(np.minimum(np.abs(in_style(g * small, style) - pixels), 0.2).mean()))
+    expected = in_style(gain * small, style)
+    shade = (pixels * expected).sum(-1) / (np.square(expected).sum(-1) + DARK)
     shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - SHADOW, 1), 1)
-    left = np.abs(pixels - shade[..., None] * expected).max(-1) > NEAR / 255
-    return Empty(backdrop, gain, back * np.float32(gain), seen, height), left
+    apart = np.abs(pixels - shade[..., None] * expected) * 255
+    left = apart.max(-1) > (SHADES_NEAR if style == "pixel art" else NEAR)
+    error = float(np.minimum(apart.mean(-1), FAR).mean())
+    return Empty(backdrop, gain, back * np.float32(gain), seen, height, style, error), left
+
+
+def in_style(picture: np.ndarray, style: str) -> np.ndarray:
+    """A picture (Y, X, 3) in [0, 1] in a style."""
+    if style == "plain":
+        return picture
+    return styled(np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)[None], style)[0].astype(np.float32) / 255
 
 
 def read_colours(frame: np.ndarray, left: np.ndarray, gain: float) -> np.ndarray:
@@ -151,7 +182,8 @@ def closeness(frame: np.ndarray, other: np.ndarray) -> float:
 def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Placed] = ()) -> list[Placed]:
     """Solids in a frame, beyond those known, one after another."""
     seen = empty.seen
-    colours = read_colours(frame, left, empty.gain)
+    colourless = empty.style in COLOURLESS
+    colours = left[None] if colourless else read_colours(frame, left, empty.gain)
     solids, masks = bank((frame.shape[0], frame.shape[1]), round(empty.height, 1))
     area = masks.sum(1)
     found: list[Placed] = []
@@ -177,7 +209,11 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
             start = of_shape[int(scores[of_shape, c].argmax())]
             tried.append(climb(replace(solids[start], colour=colour), overlap))
         best = max(tried, key=lambda t: t[0])[0]
+        if best <= 0:
+            break
         likely = [solid for value, solid in tried if value > 0.75 * best]
+        if colourless:
+            likely = [replace(solid, colour=colour) for solid in likely for colour in GRAYS]
         solid = fit_one(frame, empty, [*known, *found], likely)
         found.append(solid)
         colours = colours & (covered(grown(solid), seen) < 0.1)
@@ -209,9 +245,7 @@ def fit_one(frame: np.ndarray, empty: Empty, others: Sequence[Placed], likely: S
         rest = [sprite(other, light, seen) for other in others]
 
         def score(solid: Placed, light: Light = light, rest: list = rest) -> float:
-            return closeness(
-                frame, compose(seen, empty.back, [*others, solid], [*rest, sprite(solid, light, seen)], light)
-            )
+            return closeness(frame, empty.draw([*others, solid], [*rest, sprite(solid, light, seen)], light))
 
         ways.append((score(solid), solid, score))
     ways.sort(key=lambda way: -way[0])

@@ -145,6 +145,20 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "what is the camera doing?",
         "tell me what the camera does.",
     ),
+    "in both": (
+        "is there {solid} in both?",
+        "do both show {solid}?",
+        "is {solid} in both of them?",
+        "can you see {solid} in both?",
+        "do you see {solid} in both?",
+    ),
+    "style": (
+        "in which style is it?",
+        "how is it drawn?",
+        "what style is this?",
+        "which style does it have?",
+        "tell me the style.",
+    ),
     "shots": (
         "how many shots are there?",
         "how many shots does it have?",

@@ -9,7 +9,7 @@ from mmcore.training.world.meaning import Said, Thing, spot
 from mmcore.training.world.scene import COLOURS, SHAPES, Scene
 
 STILL_KINDS = (
-    *("count", "count shape", "number", "colour", "shape", "exists", "place", "size"),
+    *("count", "count shape", "number", "colour", "shape", "exists", "place", "size", "style"),
     *("where", "where", "left", "right", "front", "behind"),
 )
 CLIP_KINDS = (*STILL_KINDS, *("what moves",) * 3, *("does",) * 3, *("which does",) * 2, "camera")
@@ -65,6 +65,8 @@ def _question(rng: np.random.Generator, scene: Scene, kind: str, clip: bool) -> 
         return say(rng, kind), listed(movers) if movers else "nothing moves"
     if kind == "which does":
         return say(rng, kind, does=solid.motion), listed([definite(s) for s in solids if s.motion == solid.motion])
+    if kind == "style":
+        return say(rng, kind), OWN["style"][scene.style]
     if kind == "camera":
         return say(rng, kind), f"it {OWN['camera'][scene.camera]}"
     if kind == "does":
@@ -88,6 +90,14 @@ def _relation(
     else:
         true = (i < j) == (kind == "left")
     return say(rng, kind, thing=thing, other=other), _yes(true)
+
+
+def in_both(rng: np.random.Generator, one: Scene, other: Scene) -> tuple[str, str]:
+    """Whether two scenes both show a solid, and the answer."""
+    solids = (one if rng.random() < 0.5 else other).solids
+    solid = solids[int(rng.integers(len(solids)))]
+    there = all(any((s.shape, s.colour) == (solid.shape, solid.colour) for s in scene.solids) for scene in (one, other))
+    return say(rng, "in both", solid=Said(solid.shape, solid.colour)), _yes(there)
 
 
 def _yes(truth: bool) -> str:

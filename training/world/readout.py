@@ -20,11 +20,16 @@ import numpy as np
 from mmcore.training.world.camera import aim, view
 from mmcore.training.world.paths import agree, moments, paths
 from mmcore.training.world.peel import NEAR, Empty, closeness, explain, peel, read_backdrop, unexplained
-from mmcore.training.world.render import Light, Placed, compose, placed, render_moments, sprite
-from mmcore.training.world.scene import ALONE, CAMERAS, GROWN, SIZES, SLIDES, Scene, Solid
+from mmcore.training.world.render import Light, Placed, placed, render, render_moments, sprite
+from mmcore.training.world.scene import ALONE, CAMERAS, COLOURLESS, GROWN, SHAPES, SIZES, SLIDES, Scene, Solid
+from mmcore.training.world.styles import likely_styles, plainer
 
 PACES = (0.75, 1.05)
 """Paces that are tried first."""
+
+
+TIMED, CLEARLY = 12, 0.05
+"""Clips of so many frames are timed; how much closer (of 255) one in time must be, to be so."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,12 @@ class Found:
     Args:
         scene: the scene that explains it best.
         error: mean distance between the clip and that scene's render, over the pixels of solids in either, of 255.
+        late: whether the clip is one frame behind that scene.
     """
 
     scene: Scene
     error: float
+    late: bool = False
 
 
 def read_light(frame: np.ndarray, empty: Empty, solids: Sequence[Placed]) -> float:
@@ -46,7 +53,7 @@ def read_light(frame: np.ndarray, empty: Empty, solids: Sequence[Placed]) -> flo
     def score(azimuth: float) -> float:
         light = Light(azimuth, empty.gain)
         sprites = [sprite(s, light, empty.seen) for s in solids]
-        return closeness(frame, compose(empty.seen, empty.back, solids, sprites, light))
+        return closeness(frame, empty.draw(solids, sprites, light))
 
     return max(np.linspace(-0.9, 0.9, 13).tolist(), key=score)
 
@@ -91,6 +98,12 @@ def paced(scene: Scene, i: int, score: Callable[[Scene], float]) -> Scene:
     return scene
 
 
+def shaped(scene: Scene, i: int, score: Callable[[Scene], float]) -> Scene:
+    """The scene with the shape of solid i that comes closest in all frames; in the first alone it may be unclear."""
+    tried = [scene.swap(i, replace(scene.solids[i], shape=shape)) for shape in SHAPES]
+    return max([scene, *(other for other in tried if agree(other))], key=score)
+
+
 def at_rest(solid: Placed, motion: str) -> Solid:
     """A solid of about this size."""
     return Solid(solid.shape, solid.colour, nearest_size(solid.radius), solid.x, solid.z, motion)
@@ -102,24 +115,49 @@ def read_scene(frames: np.ndarray) -> Found:
     Args:
         frames: (T, Y, X, 3) uint8; one frame is a still.
     """
-    half = len(frames) // 2
-    if half > 1 and read_backdrop(frames[half - 1])[0].backdrop != read_backdrop(frames[half])[0].backdrop:
-        first, second = read_shot(frames[:half]), read_shot(frames[half:])
-        return Found(replace(first.scene, then=second.scene), (first.error + second.error) / 2)
-    return read_shot(frames)
+    styles = likely_styles(frames)
+    if styles != COLOURLESS:
+        styles = [min(styles, key=lambda style: unexplained(read_backdrop(frames[0], style)))]
+    return min((read_in(frames, style) for style in styles), key=lambda found: found.error)
 
 
-def read_shot(frames: np.ndarray) -> Found:
-    """Read a still, or a clip of one shot; see `read_scene`."""
-    empty, left = read_backdrop(frames[0])
-    first = peel(frames[0], empty, left)
-    azimuth = read_light(frames[0], empty, first) if first else 0.0
-    camera = read_camera(frames[-1], empty)
-    scene = Scene(tuple(at_rest(s, "still") for s in first), empty.backdrop, azimuth, empty.gain, empty.height, camera)
+def readable(style: str) -> str:
+    """The style in which the `plainer` frames of a style are read."""
+    return "grayscale" if style in COLOURLESS else style
+
+
+def read_in(frames: np.ndarray, style: str) -> Found:
+    """Read a still or a clip that is drawn in a style."""
+    half, seen = len(frames) // 2, plainer(frames, style)
+    cut = half > 1 and len({read_backdrop(seen[f], readable(style))[0].backdrop for f in (half - 1, half)}) == 2
+    scenes = [read_shot(shot, style) for shot in ((frames[:half], frames[half:]) if cut else (frames,))]
+    scene = replace(scenes[0], then=scenes[1]) if cut else scenes[0]
+    late = len(frames) >= TIMED and not cut and is_late(frames, scene)
+    return Found(scene, distance(frames, scene), late)
+
+
+def read_shot(frames: np.ndarray, style: str) -> Scene:
+    """The scene of a still, or of a clip of one shot, that is drawn in a style."""
+    begin, end = plainer(frames[[0, -1]], style)
+    empty, left = read_backdrop(begin, readable(style))
+    first = peel(begin, empty, left)
+    azimuth = read_light(begin, empty, first) if first else 0.0
+    camera = read_camera(end, empty)
+    solids = tuple(at_rest(s, "still") for s in first)
+    scene = Scene(solids, empty.backdrop, azimuth, empty.gain, empty.height, camera, style)
     if len(frames) > 1:
         scene = read_motions(frames, scene, first, empty)
-    scene = replace(scene, solids=tuple(sorted(scene.solids, key=lambda s: s.x)))
-    return Found(scene, distance(frames, scene, left))
+    return replace(scene, solids=tuple(sorted(scene.solids, key=lambda s: s.x)))
+
+
+def is_late(frames: np.ndarray, scene: Scene) -> bool:
+    """Whether a clip of one shot is one frame behind its scene."""
+    size, count = (frames.shape[1], frames.shape[2]), len(frames)
+    quicker = scene.hurried((count - 1) / (count - 2))
+    s, behind = moments(count), np.maximum(np.arange(count) - 1, 0) / (count - 1)
+    in_time = max(closeness(frames, render_moments(way, s, size)) for way in (scene, quicker))
+    late = max(closeness(frames, render_moments(way, behind, size)) for way in (scene, quicker))
+    return late > in_time + CLEARLY
 
 
 def read_camera(last: np.ndarray, empty: Empty) -> str:
@@ -130,7 +168,7 @@ def read_camera(last: np.ndarray, empty: Empty) -> str:
 def seen_through(camera: str, last: np.ndarray, empty: Empty) -> tuple[Empty, np.ndarray]:
     """The backdrop as a camera sees it in the last frame, and which pixels that leaves over."""
     seen = view((last.shape[0], last.shape[1]), empty.height, *aim(camera, 1.0))
-    return explain(last, empty.backdrop, seen, empty.height)
+    return explain(last, empty.backdrop, seen, empty.height, empty.style)
 
 
 def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empty: Empty) -> Scene:
@@ -144,12 +182,12 @@ def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empt
     for _round in range(2 if len(first) > 1 else 1):
         for i, solid in enumerate(first):
             tried = [scene.swap(i, guess) for guess in guesses(solid)] or [scene]
-            scene = paced(max(tried, key=score), i, score)
+            scene = shaped(paced(max(tried, key=score), i, score), i, score)
     if len(first) == 2:
         scene = max((scene, *together(scene)), key=score)
         for i in range(2):
-            scene = paced(scene, i, score)
-    last = frames[-1]
+            scene = shaped(paced(scene, i, score), i, score)
+    last = plainer(frames[-1:], scene.style)[0]
     empty, left = seen_through(scene.camera, last, empty)
     there = [replace(p, radius=p.radius + 0.05) for p in last_places(scene)]
     for solid in peel(last, empty, left, there):
@@ -165,11 +203,11 @@ def last_places(scene: Scene) -> list[Placed]:
     return [placed(solid, way, 0) for solid, way in zip(scene.solids, ways, strict=True)]
 
 
-def distance(frames: np.ndarray, scene: Scene, left: np.ndarray) -> float:
+def distance(frames: np.ndarray, scene: Scene) -> float:
     """Mean distance between a clip and a scene's render over the pixels of solids in either."""
     size = (frames.shape[1], frames.shape[2])
-    drawn = render_moments(scene, moments(len(frames)), size)
-    empty = render_moments(replace(scene, solids=()), moments(len(frames)), size)
+    drawn = render(scene, len(frames), size)
+    empty = render(scene.emptied, len(frames), size)
     either = (np.abs(drawn.astype(int) - empty).max(-1) > NEAR) | (np.abs(frames.astype(int) - empty).max(-1) > NEAR)
     far = np.abs(drawn.astype(np.float32) - frames.astype(np.float32)).mean(-1)
     return float(far[either].mean()) if either.any() else 0.0

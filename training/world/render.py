@@ -16,6 +16,7 @@ import numpy as np
 from mmcore.training.world.camera import RAYS, View, background, look
 from mmcore.training.world.paths import Path, moments, paths
 from mmcore.training.world.scene import COLOURS, SIZES, Scene, Solid
+from mmcore.training.world.styles import styled
 
 YAW = 0.5
 """How far a cube is turned about the vertical, radians."""
@@ -231,7 +232,7 @@ def render_moments(scene: Scene, s: np.ndarray, size: tuple[int, int]) -> np.nda
         now = [placed(solid, way, f) for solid, way in zip(scene.solids, ways, strict=True)]
         sprites = [resting[i] if i in resting else sprite(solid, light, seen) for i, solid in enumerate(now)]
         clip[f] = compose(seen, back, now, sprites, light)
-    return clip
+    return styled(clip, scene.style)
 
 
 def render(scene: Scene, frames: int = 16, size: tuple[int, int] = (64, 64)) -> np.ndarray:

@@ -29,6 +29,12 @@ SIZES = {"small": 0.32, "large": 0.55}
 
 BACKDROPS = ("gray room", "blue sky", "night", "green field")
 
+STYLES = ("plain", "grayscale", "pixel art", "pencil sketch")
+"""How a scene is drawn; see `styles`."""
+
+COLOURLESS = ("grayscale", "pencil sketch")
+"""Styles in which one sees no colours."""
+
 SLIDES = {"left": (-1.4, 0.0), "right": (1.4, 0.0), "forward": (0.0, -1.4), "backward": (0.0, 1.4)}
 """How far (x, z) a slide goes in one clip, at a pace of 1. `forward` is towards the camera, `backward` away from it."""
 
@@ -109,6 +115,7 @@ class Scene:
         gain: brightness of the light.
         height: of the camera above the ground.
         camera: one of CAMERAS.
+        style: one of STYLES.
         then: the scene of a second shot, if there is one; a cut at half time leads to it.
     """
 
@@ -118,6 +125,7 @@ class Scene:
     gain: float = 1.0
     height: float = EYE_HEIGHT
     camera: str = "still"
+    style: str = "plain"
     then: Scene | None = None
 
     @property
@@ -132,6 +140,15 @@ class Scene:
     def without(self, i: int) -> Scene:
         """The same scene with solid i taken out."""
         return replace(self, solids=self.solids[:i] + self.solids[i + 1 :])
+
+    @property
+    def emptied(self) -> Scene:
+        """The same scene without solids."""
+        return replace(self, solids=(), then=self.then and self.then.emptied)
+
+    def hurried(self, times: float) -> Scene:
+        """The same scene, its slides so many times as fast."""
+        return replace(self, solids=tuple(replace(s, pace=s.pace * times) for s in self.solids))
 
     @property
     def at_rest(self) -> Scene:

@@ -7,14 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmcore.document import Document, Image, Segment, Text, Video
-from mmcore.training.world.language import caption, casual, say, tell
+from mmcore.training.world.language import caption, casual, pick, say, tell
 from mmcore.training.world.meaning import Meaning, meaning
 from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
-from mmcore.training.world.scene import Scene
+from mmcore.training.world.scene import STYLES, Scene
+from mmcore.training.world.styles import stands_out
 from mmcore.training.world.wear import worn
 
 FRAMES, FPS, SIZE = 16, 8.0, (64, 64)
+
+STYLED = 0.1
+"""How often a scene that may have a style has one."""
 
 HERE = "here it is: "
 FIRST, THEN, LAST = "first, ", "then, ", "at last, "
@@ -50,7 +54,7 @@ class Shown:
     @property
     def request(self) -> Meaning:
         """As much of it as was asked for."""
-        return meaning(self.scene, self.clip, self.sized, self.placed)
+        return meaning(self.scene, self.clip, self.sized, self.placed, seen=False)
 
     def asked_of(self, scene: Scene) -> Meaning:
         """As much of another scene as was asked for of this one: what both say must be equal."""
@@ -79,14 +83,18 @@ Lines = tuple[tuple[Segment, ...], tuple[Shown, ...]]
 """Segments, and what each learnt medium among them shows."""
 
 
-def draw(rng: np.random.Generator, clip: bool) -> Shown:
-    """A scene of no matter what."""
-    return Shown(sample_scene(rng, moving=clip and bool(rng.random() < 0.95)), clip)
+def draw(rng: np.random.Generator, clip: bool, styles: bool = False) -> Shown:
+    """A scene of no matter what; now and then in a style, if it may have one."""
+    scene = sample_scene(rng, moving=clip and bool(rng.random() < 0.95))
+    if styles and rng.random() < STYLED:
+        other = replace(scene, style=pick(rng, STYLES[1:]))
+        scene = other if stands_out(other) else scene
+    return Shown(scene, clip)
 
 
 def asked_for(rng: np.random.Generator, clip: bool) -> tuple[Text, Shown]:
     """Words that ask for a medium, some of it left open, and what they ask for."""
-    shown = draw(rng, clip)
+    shown = draw(rng, clip, styles=True)
     all_sized = bool(rng.random() < 0.5)
     sized = tuple(all_sized and bool(rng.random() < 0.8) for _ in range(4))
     shown = replace(shown, sized=sized, placed=bool(rng.random() < 0.5))
@@ -107,4 +115,4 @@ def given_with(rng: np.random.Generator, medium: Segment, words: str) -> tuple[S
 
 def with_sentence(shown: Shown, introduction: str = HERE) -> tuple[Segment, ...]:
     """A medium after a sentence that says what it shows and where: what words have settled is not left to the noise."""
-    return Text(introduction + tell(meaning(shown.scene, shown.clip, spotted=True)), True), shown.written()
+    return Text(introduction + tell(meaning(shown.scene, shown.clip, spotted=True, seen=False)), True), shown.written()

@@ -15,8 +15,8 @@ import numpy as np
 from mmcore.document import Document, Image, Segment, Text
 from mmcore.training.world.edits import animate, sample_edit
 from mmcore.training.world.heldout import Dice
-from mmcore.training.world.language import pick, say
-from mmcore.training.world.questions import question
+from mmcore.training.world.language import OWN, pick, say
+from mmcore.training.world.questions import in_both, question
 from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.shots import answer_shots, describe_shots, write_shots
@@ -46,13 +46,15 @@ def write_medium(rng: np.random.Generator, clip: bool) -> Lines:
 
 def describe(rng: np.random.Generator, clip: bool) -> Lines:
     """A picture or a clip to words."""
-    shown = draw(rng, clip)
+    shown = draw(rng, clip, styles=True)
     return (*given_with(rng, shown.given(rng), say(rng, "caption")), Text(shown.caption, True)), ()
 
 
 def answer(rng: np.random.Generator, clip: bool) -> Lines:
-    """One to three questions about a picture or a clip."""
-    shown = draw(rng, clip)
+    """One to three questions about a picture or a clip; of one in a style, only what that is."""
+    shown = draw(rng, clip, styles=True)
+    if shown.scene.style != "plain":
+        return (*given_with(rng, shown.given(rng), say(rng, "style")), Text(OWN["style"][shown.scene.style], True)), ()
     asked, said = question(rng, shown.scene, clip)
     segments = [*given_with(rng, shown.given(rng), asked), Text(said, True)]
     for _ in range(int(rng.integers(3))):
@@ -90,7 +92,10 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
         if kind in ("new", "edit") and len(seen) == 3:
             kind = "question"
         if kind == "question":
-            asked, said = question(rng, seen[-1].scene, seen[-1].clip)
+            both = len(seen) > 1 and rng.random() < 0.3
+            asked, said = (
+                in_both(rng, seen[-2].scene, seen[-1].scene) if both else question(rng, seen[-1].scene, seen[-1].clip)
+            )
             segments += [user(rng, asked), Text(said, True)]
             continue
         if kind == "new" and rng.random() < 0.25:
