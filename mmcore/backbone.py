@@ -40,7 +40,7 @@ class Guidance:
 
     text: float = 3.0
     media: float = 1.0
-    since: float = 0.0
+    since: float = 0.1
 
     def branches(self) -> tuple[tuple[int, float], ...]:
         """The predictions to make, as (hidden kinds, weight); the weights add up to 1."""

@@ -83,10 +83,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", help="the run's folder (default: runs/RECIPE); a run that has begun goes on")
 
     made = command("eval", "score a model on documents that it was not trained on", "mmcore eval --tasks t2v,edit")
-    made.add_argument("--count", "--n", type=int, default=30, help="documents for each task (default 30)")
-    made.add_argument("--quick", action="store_const", const=4, dest="count", help="the same as --count 4")
+    made.add_argument("--count", "--n", type=int, default=12, help="documents for each task (default 12)")
+    made.add_argument("--quick", action="store_true", help="two documents for each task, nothing that is held out")
     made.add_argument(
-        "--tasks", help="some tasks only, with commas between them; t2i, t2v, i2v, caption, question, edit"
+        "--tasks", help="some tasks only, with commas between them; t2i, t2v, i2v, caption, question, edit, shots"
     )
     made.add_argument(
         "--held-out",

@@ -174,15 +174,16 @@ def evaluate(options: argparse.Namespace) -> None:
 
     if options.count < 1:
         raise MMCoreError(f"--count must be at least 1, got {options.count}")
-    named = options.tasks.split(",") if options.tasks else list(MIXTURES["all"])
+    named = options.tasks.split(",") if options.tasks else list(MIXTURES["whole"])
     tasks = [task for name in named for task in GROUPS.get(name, (name,))]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise MMCoreError(f"no task {unknown[0]!r}; known are: {', '.join(TASKS)}")
-    held_out = [] if options.held_out == "none" else options.held_out.split(",")
+    held_out = [] if options.quick or options.held_out == "none" else options.held_out.split(",")
     if unknown := [kind for kind in held_out if kind not in ("pairs", "phrasings")]:
         raise MMCoreError(f"--held-out takes pairs, phrasings or none, got {unknown[0]!r}")
     out = Path(options.out) if options.out else None
-    report = run(loaded(options), options.count, tasks, folder=out, held_out=held_out, workers=os.cpu_count() or 1)
+    count = 2 if options.quick else options.count
+    report = run(loaded(options), count, tasks, folder=out, held_out=held_out, workers=os.cpu_count() or 1)
     say(options, table(report.scores), scores=[vars(score) for score in report.scores])
 
 

@@ -118,6 +118,16 @@ def test_solids_that_swap_take_each_others_places(seed: int) -> None:
     assert [(s.x, s.z) for s in edit.scene.solids] == [(s.x, s.z) for s in scene.solids]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_moved_stands_where_it_was_to_go(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng, False, 1)
+    edit = sample_edit(rng, scene, False, "move")
+    (heard,), (solid,) = hear(edit.instruction), edit.scene.solids
+    assert spot(solid.x, solid.z).split(", ")[0] == heard.slots["part"]
+    assert replace(solid, x=scene.solids[0].x) == scene.solids[0]
+
+
 @settings(max_examples=25, deadline=None)
 @given(seeds)
 def test_a_thing_means_one_solid(seed: int) -> None:

@@ -104,7 +104,7 @@ class Report:
 def evaluate(
     pipeline: Pipeline,
     count: int,
-    tasks: Sequence[str] = tuple(MIXTURES["all"]),
+    tasks: Sequence[str] = tuple(MIXTURES["whole"]),
     progress: bool = True,
     folder: Path | None = None,
     held_out: Sequence[str] = ("pairs",),
@@ -115,7 +115,7 @@ def evaluate(
     Args:
         pipeline: the model.
         count: documents for each task; always the same ones.
-        tasks: which of `world.tasks.TASKS`; by default those that the bundled model is trained on.
+        tasks: which of `world.tasks.TASKS`; by default all.
         progress: whether to show a bar on a terminal.
         folder: where replies are kept and the report goes; what was broken off there is taken up again.
         workers: processes that judge; 0 for this one.

@@ -6,6 +6,7 @@ python -m mmcore.training.release runs/tiny mmcore/bundled [documents for each t
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def release(run: Path, folder: Path, count: int = 100) -> Pipeline:
         documents=sum(stage.documents for stage in behind),
         stages=", then ".join(f"`mmcore train {s.name}` ({s.steps} steps, {s.documents} documents)" for s in behind),
         count=count,
-        scores=table(evaluate(pipeline, count).scores),
+        scores=table(evaluate(pipeline, count, workers=os.cpu_count() or 1).scores),
         recipe=(run / "recipe.json").read_text(),
     )
     (folder / "README.md").write_text(text)

@@ -22,7 +22,7 @@ from mmcore.training.world.paths import agree, moments, paths
 from mmcore.training.world.peel import NEAR, Empty, closeness, explain, peel, read_backdrop, unexplained
 from mmcore.training.world.render import Light, Placed, placed, render, render_moments, sprite
 from mmcore.training.world.scene import ALONE, CAMERAS, COLOURLESS, GROWN, SHAPES, SIZES, SLIDES, Scene, Solid
-from mmcore.training.world.styles import likely_styles, plainer
+from mmcore.training.world.styles import likely_styles, plainer, softer
 
 PACES = (0.75, 1.05)
 """Paces that are tried first."""
@@ -176,8 +176,10 @@ def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empt
     chosen = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
     s, size = moments(len(frames))[chosen], (frames.shape[1], frames.shape[2])
 
+    clip = softer(frames[chosen], scene.style)
+
     def score(tried: Scene) -> float:
-        return closeness(frames[chosen], render_moments(tried, s, size))
+        return closeness(clip, softer(render_moments(tried, s, size), tried.style))
 
     for _round in range(2 if len(first) > 1 else 1):
         for i, solid in enumerate(first):

@@ -69,6 +69,16 @@ def plainer(frames: np.ndarray, style: str) -> np.ndarray:
     return _gray((frames.astype(np.float32) @ LUMA - PAPER) * 255 / LEAD)
 
 
+def softer(frames: np.ndarray, style: str) -> np.ndarray:
+    """A pencil sketch with its lines wide enough to be compared with softer ones; any other style as it is."""
+    if style != "pencil sketch":
+        return frames
+    padded = np.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
+    rows, columns = frames.shape[1:3]
+    total = sum(padded[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3))
+    return (total // 9).astype(np.uint8)
+
+
 def likely_styles(frames: np.ndarray) -> tuple[str, ...]:
     """Styles that frames (T, Y, X, 3) uint8 may be in, by whether one sees colours."""
     few = frames[:: max(len(frames) // 4, 1)].astype(np.float32)
