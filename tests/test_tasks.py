@@ -99,9 +99,13 @@ def test_answers_about_shots_are_true(seed: int) -> None:
     asked, said = shots_question(rng, scene)
     (heard,) = hear(asked)
 
-    def where(slot: str) -> int:
+    def named(slot: str) -> Thing:
         thing = heard.slots[slot]
         assert isinstance(thing, Thing)
+        return thing
+
+    def where(slot: str) -> int:
+        thing = named(slot)
         (found,) = (i for i, shot in enumerate(scene.shots) if f"{thing.colour} {thing.shape}" in names(shot))
         return found
 
@@ -111,7 +115,7 @@ def test_answers_about_shots_are_true(seed: int) -> None:
     truth = {
         "shots": lambda: "two",
         "which shot": lambda: ("the first", "the second")[where("thing")],
-        "which first": lambda: f"the {(n := heard.slots[min(('thing', 'other'), key=where)]).colour} {n.shape}",
+        "which first": lambda: "the {0.colour} {0.shape}".format(named(min(("thing", "other"), key=where))),
     }
     assert said == truth[heard.kind]()
 

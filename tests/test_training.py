@@ -256,7 +256,7 @@ def test_a_stream_resumes_where_it_was(run_folder: Path) -> None:
         (["preset=huge"], "preset must be one of debug"),
         (["mixture=none"], "mixture must be one of reading, stills, all"),
         (["layout=3"], "'layout' is a table"),
-        (["solids=4"], "solids must be 1, 2 or 3, got 4"),
+        (["solids=5"], "solids must be 1, 2, 3 or 4, got 5"),
         (["layout.copies=0"], "copies must be at least 1"),
     ],
 )

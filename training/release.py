@@ -27,7 +27,7 @@ CARD = """# The bundled model
 {parameters:.1f} million parameters; {documents} documents seen.
 
 - **Data**: the procedural world of `training/world`, drawn by seed; nothing else. Words, stills of 64x64, and clips of
-  16 frames at 8 fps. It knows one to three solids on a ground plane and the sentences of `training/world/language.py`.
+  16 frames at 8 fps. It knows one to four solids on a ground plane and the phrasings of `training/world/commands.py`.
 - **Recipe**: {stages}; the weights are the exponential average of the last stage, stored in bfloat16.
 - **Licence**: Apache-2.0, as the code.
 

@@ -110,10 +110,10 @@ def baseline(documents: Sequence[Sequence[Turn]]) -> float:
     return fmean(all(lucky(turn) for turn in document) for document in documents)
 
 
-def closeness(task: str, asked: Sequence[Turn], made: Sequence[Document]) -> tuple[Score, Score]:
+def closeness(task: str, asked: Sequence[Turn], made: Sequence[Document]) -> list[Score]:
     """PSNR of edited media, all of the picture and where the edit changes nothing; a missing medium gets 0 dB.
 
-    What adds a solid is left out, since its place is open.
+    What adds a solid is left out, since its place is open; and what changes every pixel, from what is to be kept.
     """
     pairs = [(turn, reply) for turn, reply in zip(asked, made, strict=True) if not _adds(turn.asked)]
     rows: list[list[tuple[float, float]]] = [[], []]
@@ -124,15 +124,19 @@ def closeness(task: str, asked: Sequence[Turn], made: Sequence[Document]) -> tup
         same = np.abs(before.astype(int) - true).max(-1) <= UNCHANGED
         made_one = reply.media[0].frames if kinds(reply) == kinds(turn.true) else None
         for row, where in zip(rows, (np.ones_like(same), same), strict=True):
+            if not where.any():
+                continue
             reached = 0.0 if made_one is None else psnr(made_one[where], true[where])
             row.append((reached, psnr(given[where], true[where])))
     measures = ("psnr", "psnr kept")
     scores: list[Score] = []
     for measure, row in zip(measures, rows, strict=True):
+        if not row:
+            continue
         values, left = [v for v, _ in row], fmean(v for _, v in row)
         mean, error = fmean(values), 1.96 * float(np.std(values)) / math.sqrt(len(values))
         scores.append(Score(task, measure, mean, mean - error, mean + error, None, left, len(values)))
-    return scores[0], scores[1]
+    return scores
 
 
 def velocities(task: str, asked: Sequence[Turn], made: Sequence[Document]) -> Score:
