@@ -52,10 +52,11 @@ ENGLISH = {
     "clear": "Clear",
     "knows": "What this model knows",
     "note": (
-        "The model is very small. Its whole world are one to three coloured solids (cubes, balls, cones and cylinders; "
+        "The model is very small. Its whole world are one to four coloured solids (cubes, balls, cones and cylinders; "
         "red, orange, yellow, green, cyan, blue, purple or pink; small or large) in a gray room, under a blue sky, at "
         "night or in a green field. In a clip each of them may stand still, slide to the left or right, come closer or "
-        "go away, bounce, grow, shrink, appear or vanish. It has never seen a photo and will make of one what it can: "
+        "go away, fly, bounce, spin, grow, shrink, appear, vanish, circle or hit another; so far it draws one solid "
+        "best. It has never seen a photo and will make of one what it can: "
         "solids. It reads and writes English."
     ),
     "limits": (
@@ -110,9 +111,9 @@ CHINESE = {
     "clear": "清空",
     "knows": "这个模型知道什么",
     "note": (
-        "这个模型很小。它的世界里只有一到三个彩色立体：立方体、球、圆锥和圆柱；红、橙、黄、绿、青、蓝、紫或粉色；"
-        "大或小；在灰色房间里、蓝天下、夜里或绿地上。在视频里，它们可以静止、向左或向右滑动、靠近、远离、弹跳、"
-        "变大、变小、出现或消失。它从没见过照片，会把照片也当成立体来理解。它只读写英文。"
+        "这个模型很小。它的世界里只有一到四个彩色立体：立方体、球、圆锥和圆柱；红、橙、黄、绿、青、蓝、紫或粉色；"
+        "大或小；在灰色房间里、蓝天下、夜里或绿地上。在视频里，它们可以静止、向左或向右滑动、靠近、远离、飞起、弹跳、"
+        "旋转、变大、变小、出现、消失、绕着或撞上另一个；目前它画单个立体最好。它从没见过照片，会把照片也当成立体来理解。它只读写英文。"
     ),
     "limits": (
         "每个上传文件最多 {mb} MB，视频最长 {seconds} 秒，每个对话最多 {media} 个图片和视频。"

@@ -26,8 +26,16 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D), in the dtype of `x`."""
-        return F.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps).to(x.dtype)
+        """(..., D) -> (..., D), in the dtype of `x`.
+
+        Without gradients it is written out: uncompiled, `F.rms_norm` took 22 % of a sampling step on a CPU.
+        """
+        wide, weight = x.float(), self.weight.float()
+        if torch.is_grad_enabled():
+            return F.rms_norm(wide, self.normalized_shape, weight, self.eps).to(x.dtype)
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale = norm.square_().div_(wide.shape[-1]).add_(self.eps).rsqrt_()
+        return (wide * scale).mul_(weight).to(x.dtype)
 
 
 class ZeroLinear(nn.Linear):

@@ -10,7 +10,7 @@ import torch
 from mmcore.attention import PADDING, attend
 from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Text, Video
-from mmcore.layers import QUERY_GAIN, ZeroLinear
+from mmcore.layers import QUERY_GAIN, RMSNorm, ZeroLinear
 from mmcore.model import MMCoreModel, Output, flow_losses
 from mmcore.pyramid import ZeroConvolution
 from mmcore.sequence import Strip, document_strip, pack
@@ -46,6 +46,16 @@ def test_packed_equals_unpacked(backend: str, model, tokenizer, config, mixed) -
         found = packed.patches[0][seq.marks.doc[0, lt + lc :] == d]
         torch.testing.assert_close(found, alone.patches[0], atol=2e-5, rtol=0)
     assert (seq.marks.doc == PADDING).any()
+
+
+def test_a_norm_without_gradients_is_the_same() -> None:
+    """It is written out there; torch's own, to 1e-5, for tiny and for large numbers."""
+    norm = RMSNorm(32)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(3, 5, 32) * torch.tensor([1e-4, 1.0, 1e3])[:, None, None]
+    with torch.no_grad():
+        ours = norm(x)
+    torch.testing.assert_close(ours, norm(x), atol=1e-5, rtol=1e-5)
 
 
 def test_saved_equals_loaded_to_the_bit(model: MMCoreModel, tmp_path: Path) -> None:
