@@ -151,11 +151,15 @@ def in_view(way: Path, scene: Scene) -> bool:
     return bool(abs(way.x[-1] / (EYE + way.z[-1]) - np.tan(turn)) < 0.85 * HALF_VIEW * zoom)
 
 
-def clear(a: Path, b: Path, reach: float) -> bool:
-    """Whether two solids, of sizes that make `reach` together, stay apart and hide no more than half of each other."""
+def clear(a: Path, b: Path, sizes: tuple[float, float]) -> bool:
+    """Whether two solids of these sizes stay apart, and the nearer one hides no more than half of the other."""
+    reach = sum(sizes)
     if (np.hypot(a.x - b.x, a.z - b.z) < 1.15 * reach + GAP).any():
         return False
-    return not (np.abs(a.x / (EYE + a.z) - b.x / (EYE + b.z)) < 0.7 * reach / EYE).any()
+    between = np.abs(a.x / (EYE + a.z) - b.x / (EYE + b.z))
+    wide_a, wide_b = (1.2 * size * way.scale / (EYE + way.z) for size, way in zip(sizes, (a, b), strict=True))
+    nearer = np.where(a.z < b.z, wide_a, wide_b)
+    return not ((between < 0.7 * reach / EYE) | (between < nearer)).any()
 
 
 def fits(scene: Scene) -> bool:
@@ -175,7 +179,7 @@ def fits(scene: Scene) -> bool:
         near = np.hypot(a.x - b.x, a.z - b.z).min() < reach + GAP
         return not near and bool(abs(a.x[0] / (EYE + a.z[0]) - b.x[0] / (EYE + b.z[0])) > 0.7 * reach / EYE)
     return all(
-        clear(ways[i], ways[j], SIZES[scene.solids[i].size] + SIZES[scene.solids[j].size])
+        clear(ways[i], ways[j], (SIZES[scene.solids[i].size], SIZES[scene.solids[j].size]))
         for i in range(len(ways))
         for j in range(i)
     )

@@ -89,7 +89,7 @@ def _sample_row(rng: np.random.Generator, moving: bool, count: int) -> list[Soli
         for _ in range(TRIES):
             solid = _sample_solid(rng, bool(moving and mover), SMALL[count])
             way = path(solid, CHECKED)
-            if all(clear(way, other, SIZES[solid.size] + SIZES[known.size]) for known, other in drawn):
+            if all(clear(way, other, (SIZES[solid.size], SIZES[known.size])) for known, other in drawn):
                 drawn.append((solid, way))
                 break
         else:
