@@ -113,6 +113,7 @@ def test_a_clip_in_reverse_is_its_frames_in_reverse(motion: str) -> None:
 def test_solids_that_swap_take_each_others_places(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng, False, 2)
+    scene = replace(scene, solids=tuple(replace(solid, size="small") for solid in scene.solids))
     edit = sample_edit(rng, scene, False, "swap")
     assert [s.name for s in edit.scene.solids] == [s.name for s in reversed(scene.solids)]
     assert [(s.x, s.z) for s in edit.scene.solids] == [(s.x, s.z) for s in scene.solids]
