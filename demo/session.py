@@ -101,7 +101,8 @@ class Session:
         turn.seed = choice.seed
         request = Request(document, choice.want, (choice.frames, None, None), choice.seed)
         try:
-            settings = Settings(steps=choice.steps, guidance=Guidance(choice.guidance))
+            heat = 0.0 if choice.want == "text" else 1.0
+            settings = Settings(choice.steps, Guidance(choice.guidance), temperature=heat)
             for update in self.pipeline.stream([request], settings):
                 if self._stop.is_set():
                     turn.note = "stopped"

@@ -17,6 +17,7 @@ import pytest
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.demo.serve import running
 from mmcore.document import Document, Image, Text, Video
+from mmcore.generate import Settings
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
@@ -158,7 +159,7 @@ def test_upload_a_clip_and_ask(page: Page, model: Pipeline, tmp_path: Path) -> N
     finished(page)
     playing(page, ".you")
     asked = Document((Video.open(path), Text("what is this?")))
-    words = model.reply([Request(asked, "text")])[0].text
+    words = model.reply([Request(asked, "text")], Settings(temperature=0))[0].text
     assert words and page.locator(".model p").inner_text() == words
 
 
