@@ -117,7 +117,7 @@ def _edit(rng: np.random.Generator, scene: Scene, i: int, kind: str) -> Edit | N
         moved = scene.swap(i, replace(solid, x=middle_of(part)))
         if spot(solid.x, solid.z).startswith(f"{part},"):
             return None
-        return Edit(say(rng, kind, thing=thing, part=part), in_order(moved))
+        return Edit(say(rng, kind, thing=thing, part=part), moved.in_order)
     if kind == "restyle":
         restyled = replace(scene, style=pick(rng, STYLES[1:]))
         if scene.style != "plain":
@@ -173,9 +173,4 @@ def _reverse(rng: np.random.Generator, scene: Scene) -> Edit | None:
         dx, dz = goes(solid.motion, solid.pace)
         motion = REVERSED.get(solid.motion, solid.motion)
         solids.append(replace(solid, x=solid.x + dx, z=solid.z + dz, motion=motion))
-    return Edit(say(rng, "reverse"), in_order(replace(scene, solids=tuple(solids))))
-
-
-def in_order(scene: Scene) -> Scene:
-    """The same scene, its solids from left to right."""
-    return replace(scene, solids=tuple(sorted(scene.solids, key=lambda solid: solid.x)))
+    return Edit(say(rng, "reverse"), replace(scene, solids=tuple(solids)).in_order)

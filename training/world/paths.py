@@ -16,7 +16,7 @@ import numpy as np
 from mmcore.training.world.camera import HALF_VIEW, aim
 from mmcore.training.world.scene import EYE, GROWN, ROOM, SHRUNK, SIZES, SLIDES, SPINNING, Scene, Solid
 
-HEIGHTS = {"bounce": 0.8, "fly left": 0.9, "fly right": 0.9}
+PEAKS = {"bounce": 0.8, "fly left": 0.9, "fly right": 0.9}
 """How high what leaves the ground gets."""
 
 GAP = 0.12
@@ -76,9 +76,9 @@ def path(solid: Solid, s: np.ndarray) -> Path:
     y, scale, turn = rest, 1 + rest, rest
     match solid.motion:
         case "fly left" | "fly right":
-            y = 4 * HEIGHTS[solid.motion] * s * (1 - s)
+            y = 4 * PEAKS[solid.motion] * s * (1 - s)
         case "bounce":
-            y = HEIGHTS["bounce"] * np.abs(np.sin(2 * np.pi * s))
+            y = PEAKS["bounce"] * np.abs(np.sin(2 * np.pi * s))
         case "spin" if solid.shape == "cube":
             turn = np.pi * s
         case "spin":

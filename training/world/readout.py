@@ -147,7 +147,7 @@ def read_shot(frames: np.ndarray, style: str) -> Scene:
     scene = Scene(solids, empty.backdrop, azimuth, empty.gain, empty.height, camera, style)
     if len(frames) > 1:
         scene = read_motions(frames, scene, first, empty)
-    return replace(scene, solids=tuple(sorted(scene.solids, key=lambda s: s.x)))
+    return scene.in_order
 
 
 def is_late(frames: np.ndarray, scene: Scene) -> bool:

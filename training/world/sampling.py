@@ -65,7 +65,7 @@ def sample_scene(rng: np.random.Generator, moving: bool, solids: int | None = No
         drawn = _sample_pair(rng, together) if together else _sample_row(rng, moving, count)
         if len({solid.name for solid in drawn}) < count:
             continue
-        scene = Scene(tuple(sorted(drawn, key=lambda solid: solid.x)), backdrop, light, gain, height, camera)
+        scene = Scene(tuple(drawn), backdrop, light, gain, height, camera).in_order
         if holds_pair(scene) == draws_pairs(rng) and fits(scene):
             return scene
 

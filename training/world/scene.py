@@ -142,6 +142,11 @@ class Scene:
         return replace(self, solids=self.solids[:i] + self.solids[i + 1 :])
 
     @property
+    def in_order(self) -> Scene:
+        """The same scene, its solids from left to right."""
+        return replace(self, solids=tuple(sorted(self.solids, key=lambda solid: solid.x)))
+
+    @property
     def emptied(self) -> Scene:
         """The same scene without solids."""
         return replace(self, solids=(), then=self.then and self.then.emptied)
