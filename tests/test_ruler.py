@@ -140,6 +140,16 @@ def test_a_sentence_must_fit_its_picture_and_what_was_asked_for() -> None:
     assert words != Text(lie, True) and not judge(turn, Document((Text(lie, True), picture))).right
 
 
+def test_a_sentence_must_name_the_colours_asked_for_though_one_sees_none() -> None:
+    shown = Shown(replace(TRUE.without(1).at_rest, style="grayscale"), clip=False)
+    turn = Turn(
+        Document((Text("draw a red ball in grayscale"),)), Document((Text("", True), shown.written())), (shown,)
+    )
+    for colour, right in (("red", True), ("blue", False)):
+        words = f"here it is: a large {colour} ball in a gray room, in grayscale"
+        assert judge(turn, Document((Text(words, True), shown.written()))).right is right
+
+
 @pytest.mark.parametrize(
     ("told", "right"),
     [("far left, halfway", True), ("left, halfway", True), ("middle, halfway", False), ("left, far", False)],

@@ -180,7 +180,7 @@ def says(words: str, shown: Shown, seen: Scene) -> bool:
     """Whether a sentence that comes with a medium says what was asked for, and what the medium shows."""
     introduction = next((known for known in INTRODUCTIONS if words.startswith(known)), "")
     said = parse(words.removeprefix(introduction))
-    wanted = shown.asked_of(shown.scene)
+    wanted = shown.request
     if said is None or said.as_far_as(wanted) != wanted or said.as_far_as(plain := meaning(seen, shown.clip)) != plain:
         return False
     return all(
