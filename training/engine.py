@@ -62,8 +62,9 @@ class Engine:
         chosen = recipe.optimizer
         self.ema = AveragedModel(self.model, multi_avg_fn=partial(average, decay=chosen.ema))
         matrices, rest = split_parameters(self.model)
+        products = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
-            Muon(matrices, lr=chosen.muon, weight_decay=chosen.weight_decay),
+            Muon(matrices, lr=chosen.muon, weight_decay=chosen.weight_decay, dtype=products),
             torch.optim.AdamW(rest, lr=chosen.adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
         )
         self._rates = tuple(group["lr"] for o in self.optimizers for group in o.param_groups)
