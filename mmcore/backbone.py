@@ -13,7 +13,7 @@ small protocols. Shapes: `B` documents, `R` of them, `V` vocabulary, `N` patches
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -189,15 +189,19 @@ class NativePast:
                 strip.visual(blank, TARGET, hide)
             strips.append([strip])
         seq = pack(strips, self.model.config.patch_width).to(self.model.device)
-        weights = torch.tensor([weight for _, weight in branches], device=self.model.device)
+        patches = seq.patches.to(self.model.dtype)
+        targets = patches.unflatten(1, (len(branches), count + 1))[:, :, 1:]
 
         @torch.inference_mode()
         def predict(x: Tensor, t: Tensor) -> Tensor:
             """x (R, N, P) at times t (R,) -> clean (R, N, P)."""
-            with_level = torch.cat((x.new_zeros(len(x), 1, x.shape[2]), x), 1)
-            patches = with_level.repeat(1, len(branches), 1)
-            output = self.model(seq.with_targets(patches, t[:, None].expand(patches.shape[:2])), cache)
-            split = output.patches.float().unflatten(1, (len(branches), count + 1))[:, :, 1:]
-            return torch.einsum("rknp,k->rnp", split, weights)
+            targets.copy_(x[:, None])  # in place: these are the largest tensors of a step
+            output = self.model(replace(seq, patches=patches, level=t[:, None].expand(patches.shape[:2])), cache)
+            split = output.patches.unflatten(1, (len(branches), count + 1))[:, :, 1:]
+            (_, weight), *others = branches
+            clean = split[:, 0].to(x.dtype, copy=True).mul_(weight)
+            for branch, (_, weight) in enumerate(others, 1):
+                clean.add_(split[:, branch], alpha=weight)
+            return clean
 
         return predict

@@ -91,6 +91,10 @@ class Block(nn.Module):
     ) -> Tensor:
         """(B, L, D) -> (B, L, D); the first `texts` positions are text, the rest visual."""
         x = x + self.attention(x, rope, mask, past)
+        if not texts:
+            return x + self.visual(x, level + self.level)
+        if texts == x.shape[1]:
+            return x + self.text(x)
         text, visual = x[:, :texts], x[:, texts:]
         return torch.cat((text + self.text(text), visual + self.visual(visual, level + self.level)), 1)
 

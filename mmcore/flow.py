@@ -75,7 +75,7 @@ def euler(model: Model, x: Tensor, times: Tensor) -> Iterator[tuple[Tensor, Tens
     """First order. The last step lands on the model's clean prediction."""
     for t, s in pairwise(times):
         clean = model(x, t.expand(len(x)))
-        x = clean if s == 1 else x + (s - t) * velocity(clean, x, t)
+        x = clean if s == 1 else x.lerp(clean, (s - t) / (1 - t).clamp_min(MIN_REST))  # x + (s - t) velocity
         yield x, clean
 
 

@@ -79,7 +79,7 @@ def rotary_angles(positions: Tensor, head_width: int, theta: float) -> tuple[Ten
         head_width: `K`, a multiple of 8.
         theta: base of the frequencies.
     Returns:
-        cos and sin, each (B, 1, L, K / 2) float32.
+        what `rotate` takes: cosines and signed sines, each (B, 1, L, K) float32.
     """
     angles = [
         positions[..., axis, None].float()
@@ -87,13 +87,14 @@ def rotary_angles(positions: Tensor, head_width: int, theta: float) -> tuple[Ten
         for axis, n in enumerate(rotary_shares(head_width))
     ]
     angle = torch.cat(angles, -1)[:, None]
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn pairs of channels: x (B, H, L, K), cos and sin (B, 1, L, K / 2)."""
-    a, b = x.float().chunk(2, -1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1).to(x.dtype)
+    """Turn channel i against channel i + K / 2: x (B, H, L, K), cos and sin (B, 1, L, K) from `rotary_angles`."""
+    wide = x.float()
+    return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
 QUERY_GAIN = 2.0
