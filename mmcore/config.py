@@ -98,4 +98,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "debug": {"width": 64, "depth": 2, "decoder_depth": 1, "heads": 2, "ff_width": 128, "floors": (16, 32)},
     "tiny": {"width": 256, "depth": 6, "decoder_depth": 3, "heads": 4, "ff_width": 704, "floors": (64, 128)},
     "peer": {"width": 256, "depth": 4, "decoder_depth": 2, "heads": 4, "ff_width": 704, "bottleneck": 128},
+    "small": {"width": 768, "depth": 12, "decoder_depth": 4, "heads": 12, "ff_width": 2048},
+    "1b": {"width": 1536, "depth": 16, "decoder_depth": 6, "heads": 12, "ff_width": 4224, "bottleneck": 256},
+    "7b": {"width": 3072, "depth": 30, "decoder_depth": 10, "heads": 24, "ff_width": 8448, "bottleneck": 512},
 }

@@ -1,0 +1,100 @@
+"""What a run takes, by formula, against what torch counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmcore.config import PRESETS, MMCoreConfig
+from mmcore.model import MMCoreModel, flow_losses
+from mmcore.sequence import PackedSequence
+from mmcore.training.data import Layout, PackedBatches
+from mmcore.training.engine import Engine, split_parameters
+from mmcore.training.flops import Load, forward_flops
+from mmcore.training.plan import GPUS, activation_bytes, make_plan, saved_bytes, state_bytes
+from mmcore.training.recipe import load_recipe
+from mmcore.training.world.tasks import sample_document
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.fixture
+def batch(root: Path) -> PackedSequence:
+    """Two rows of the world: words, pictures and clips, some padding."""
+    tokenizer = root / "mmcore" / "bundled" / "tokenizer.model"
+    batches = PackedBatches(sample_document, tokenizer, (4, 16, 16), Layout(2, (120, 130, 150), waiting=12))
+    return next(iter(batches.loader(0)))[0]
+
+
+@pytest.mark.parametrize("preset", ["debug", "peer"])
+def test_formula_counts_what_torch_counts(preset: str, batch: PackedSequence) -> None:
+    """With a pyramid and without, forwards and backwards: the same to a thousandth."""
+    config = MMCoreConfig(vocab_size=1024, **PRESETS[preset])
+    model = MMCoreModel(config)
+    model.backend = "dense"
+    expected = forward_flops(config, Load.of(batch))
+    with FlopCounterMode(display=False) as forward:
+        losses = flow_losses(model, batch, torch.Generator().manual_seed(0))
+    assert forward.get_total_flops() == pytest.approx(expected, rel=1e-3)
+    with FlopCounterMode(display=False) as backward:
+        (losses.text + losses.flow).backward()
+    assert backward.get_total_flops() == pytest.approx(2 * expected, rel=0.05)  # nothing flows back into pixels
+
+
+@pytest.mark.parametrize("preset", ["debug", "peer"])
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("backend", ["dense", "sdpa"])
+def test_activations_are_what_a_step_keeps(preset: str, bf16: bool, backend: str, batch: PackedSequence) -> None:
+    """Planned from shapes alone, against the bytes that a real step keeps for its backward pass: within 6 %."""
+    config = MMCoreConfig(vocab_size=1024, **PRESETS[preset])
+    model = MMCoreModel(config)
+    model.backend = backend
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            kept.append(flow_losses(model, batch, torch.Generator().manual_seed(0)))
+
+    kept: list[object] = []
+    measured = saved_bytes(step, model.parameters())
+    assert activation_bytes(config, Load.of(batch), bf16, backend, False) == pytest.approx(measured, rel=0.06)
+
+
+def test_states_are_what_an_engine_holds() -> None:
+    """Weights, gradients, average and optimizer states of one process after a step, to a thousandth."""
+    recipe = load_recipe("debug", ["precision='fp32'"])
+    model = MMCoreModel(MMCoreConfig(vocab_size=1024, **PRESETS["debug"]))
+    engine = Engine(model, recipe, "cpu")
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    gradients = sum(p.numel() * 4 for p in model.parameters())
+    engine.step()
+    states = [t for o in engine.optimizers for state in o.state.values() for t in state.values()]
+    held = {
+        "optimizer": sum(t.nbytes for t in states),
+        "average": sum(p.nbytes for p in engine.averaged.parameters()),
+        "gradients": gradients,
+        "weights": sum(p.nbytes for p in model.parameters()),
+    }
+    matrices, rest = (sum(p.numel() for p in group) for group in split_parameters(model))
+    assert state_bytes(matrices, rest, False, True, 0, 1) == pytest.approx(held, rel=1e-3)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_zero_splits_what_it_says(bf16: bool) -> None:
+    """Each stage leaves less on a rank, and stage 3 leaves its share of all."""
+    totals = [sum(state_bytes(8 * 10**6, 8 * 10**4, bf16, False, zero, 8).values()) for zero in range(4)]
+    assert totals == sorted(totals, reverse=True)
+    alone = sum(state_bytes(8 * 10**6, 8 * 10**4, bf16, False, 3, 1).values())
+    assert totals[3] == alone / 8
+
+
+def test_a_large_plan_is_made_without_its_memory() -> None:
+    """7 billion parameters in seconds; the whole is more than one GPU holds, and split over 64 it fits."""
+    recipe = load_recipe("tiny", ["preset='7b'", "attention='flex'", "layout.rows=1", "optimizer.muon=0"])
+    plan = make_plan(recipe, 64, GPUS["h100"], 0.4, 3, True)
+    assert 6.5e9 < plan.parameters < 7.5e9
+    assert sum(plan.memory.values()) < GPUS["h100"].memory
+    assert sum(make_plan(recipe, 64, GPUS["h100"], 0.4, 0, True).memory.values()) > GPUS["h100"].memory

@@ -1,0 +1,85 @@
+"""How much arithmetic a training step is, by formula (a multiplication and an addition count as two).
+
+    load = Load.of(seq); 3 * forward_flops(config, load)        # backward takes twice as much as forward
+
+Matrix products, convolutions and attention are counted, as `torch.utils.flop_counter` does; nothing else matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmcore.config import MMCoreConfig
+from mmcore.core import GRID_WAVES, LEVEL_WAVES
+from mmcore.sequence import IGNORE, PackedSequence
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a packed batch asks of a model.
+
+    Args:
+        rows: `B`.
+        lengths: positions of a row in each lane (Lt, Lc, Lx), padding included.
+        patches: patches in the context and the target lane of all rows; they alone go through the pyramid.
+        targets: those of them in the target lane.
+        words: text positions whose next token is learnt.
+    """
+
+    rows: int
+    lengths: tuple[int, int, int]
+    patches: int
+    targets: int
+    words: int
+
+    @staticmethod
+    def of(seq: PackedSequence) -> Load:
+        """The load of a batch."""
+        counts = (seq.is_patch.sum(), seq.is_target_patch.sum(), (seq.labels != IGNORE).sum())
+        patches, targets, words = (int(count) for count in counts)
+        return Load(len(seq.ids), seq.lengths, patches, targets, words)
+
+    @staticmethod
+    def full(rows: int, lengths: tuple[int, int, int], words: float = 0.5) -> Load:
+        """A batch without padding, of whose text this share is learnt."""
+        patches, targets = rows * (lengths[1] + lengths[2]), rows * lengths[2]
+        return Load(rows, lengths, patches, targets, round(rows * lengths[0] * words))
+
+
+def attention_flops(width: int, rows: int, length: int) -> int:
+    """Four matrices, and scores of every position with every other one (masks save nothing in dense attention)."""
+    return rows * length * (8 * width**2 + 4 * length * width)
+
+
+def forward_flops(config: MMCoreConfig, load: Load) -> int:
+    """Floating-point operations of one forward pass with both losses.
+
+    Args:
+        config: the model's shape; planes (see `pyramid`) are taken to be of its picture size.
+        load: the batch.
+    """
+    d, ff, patch = config.width, config.ff_width, config.patch_width
+    lt, lc, lx = load.lengths
+    visual = load.rows * (lc + lx)
+    core = attention_flops(d, load.rows, lt + lc + lx) + load.rows * (lt + lc + lx) * 6 * d * ff
+    decoder = attention_flops(d, load.rows, lx) + load.rows * lx * (6 * d * ff + 4 * d**2)
+    entry = visual * 2 * (6 * GRID_WAVES * d + 2 * LEVEL_WAVES * d + 4 * d**2)
+    if config.floors:
+        ends = pyramid_flops(config, load.patches, up=False) + pyramid_flops(config, load.targets, up=True)
+    else:
+        ends = visual * 2 * config.bottleneck * (patch + d) + load.rows * lx * 2 * d * patch
+    head = load.words * 2 * d * config.vocab_size
+    return config.depth * core + config.decoder_depth * decoder + entry + ends + head
+
+
+def pyramid_flops(config: MMCoreConfig, patches: int, up: bool) -> int:
+    """The pyramid within patches, one way: per patch, and for the noise level per plane."""
+    floors, d = config.floors, config.width
+    planes = patches // ((config.height // config.patch[1]) * (config.width_px // config.patch[2]))
+    pixels = [4 ** (len(floors) - i) for i in range(len(floors))]  # of each floor in a patch
+    total = patches * 2 * config.patch_width * floors[0]
+    for c, above, n in zip(floors, (*floors[1:], d), pixels, strict=True):
+        block = patches * n * 2 * 2 * 9 * c**2 + planes * 2 * d * 2 * c
+        between = patches * n * 2 * c * above
+        total += block + between + (patches * n * 2 * 2 * c**2 if up else 0)
+    return total

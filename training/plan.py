@@ -1,0 +1,205 @@
+"""What a run will take, before it is paid for: memory on each GPU by part, speed, days and cost.
+
+    mmcore plan tiny preset=1b layout.rows=64 --gpus 64 --gpu h100 --zero 2 --positions 1e12 --price 2.5
+
+Weights, gradients and optimizer states are counted; what a step keeps for its backward pass is traced, block by block,
+through tensors that hold nothing (`FakeTensorMode`), so a model of any size is planned in seconds on any machine. Speed
+follows from arithmetic (`flops`), the GPU's peak and the share of it that is reached, which nobody knows beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+
+from mmcore.attention import Mask
+from mmcore.config import PRESETS, MMCoreConfig
+from mmcore.core import Block
+from mmcore.decoder import DecoderBlock
+from mmcore.model import MMCoreModel
+from mmcore.pyramid import Floors, Planes, PyramidDown, PyramidUp
+from mmcore.training.engine import split_parameters
+from mmcore.training.flops import Load, forward_flops
+from mmcore.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU, by its data sheet: dense bfloat16 FLOP/s, and memory in bytes."""
+
+    peak: float
+    memory: float
+
+
+GPUS = {
+    "a100": Gpu(312e12, 80e9),
+    "h100": Gpu(989e12, 80e9),
+    "h200": Gpu(989e12, 141e9),
+    "b200": Gpu(2250e12, 180e9),
+    "l40s": Gpu(362e12, 48e9),
+    "rtx4090": Gpu(165e12, 24e9),
+}
+"""By name. FLOP/s without sparsity."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run takes.
+
+    Args:
+        parameters: of the model.
+        memory: bytes on each GPU, by part.
+        flops: of one step on all GPUs, forwards and backwards.
+        positions: of one step on all GPUs.
+        seconds: of one step.
+    """
+
+    parameters: int
+    memory: dict[str, int]
+    flops: float
+    positions: int
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """Positions a second."""
+        return self.positions / self.seconds
+
+
+def make_plan(recipe: Recipe, gpus: int, gpu: Gpu, reached: float, zero: int, checkpointing: bool) -> Plan:
+    """Plan a run.
+
+    Args:
+        recipe: what to train; its layout is that of one GPU.
+        gpus: how many.
+        gpu: of which kind.
+        reached: share of the peak that is reached, in (0, 1]: model FLOPs utilization (arXiv 2204.02311).
+        zero: ZeRO stage, 0 to 3 (arXiv 1910.02054).
+        checkpointing: whether blocks are run again for their backward pass instead of being kept.
+    """
+    config = MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
+    load = Load.full(recipe.layout.rows, recipe.layout.room)
+    with torch.device("meta"):
+        model = MMCoreModel(config)
+        matrices, rest = (sum(p.numel() for p in group) for group in split_parameters(model))
+    forward = forward_flops(config, load)
+    blocks = config.depth + config.decoder_depth
+    bf16 = recipe.precision == "bf16"
+    memory = state_bytes(matrices, rest, bf16, bool(recipe.optimizer.muon), zero, gpus)
+    memory["activations"] = activation_bytes(config, load, bf16, recipe.attention, checkpointing)
+    seconds = (4 if checkpointing and blocks else 3) * forward / (gpu.peak * reached)
+    positions = gpus * load.rows * sum(load.lengths)
+    return Plan(matrices + rest, memory, 3.0 * forward * gpus, positions, seconds)
+
+
+def state_bytes(matrices: int, rest: int, bf16: bool, muon: bool, zero: int, ranks: int) -> dict[str, int]:
+    """What one rank holds of the model's states, by part.
+
+    Args:
+        matrices: numbers in matrices that Muon would step.
+        rest: all other parameters.
+        bf16: whether products are in bfloat16: then there is a copy of the weights in it beside the float32 ones.
+        muon: whether matrices have one state (Muon) rather than two (AdamW).
+        zero: ZeRO stage: 1 splits optimizer states, float32 weights and their average over ranks, 2 gradients, 3 the
+            weights themselves.
+        ranks: over how many they are split.
+    """
+    count = matrices + rest
+    whole = {
+        "optimizer": 4 * matrices * (1 if muon else 2) + 8 * rest,
+        "average": 4 * count,
+        "gradients": (2 if zero and bf16 else 4) * count,
+        "weights": 4 * count,
+        "weights in bf16": 2 * count if bf16 else 0,
+    }
+    split = {"optimizer": 1, "average": 1, "weights": 1 if bf16 else 3, "gradients": 2, "weights in bf16": 3}
+    return {name: size // (ranks if zero >= split[name] else 1) for name, size in whole.items() if size}
+
+
+def saved_bytes(run: Callable[[], object], owned: Iterable[Tensor]) -> int:
+    """Bytes that a computation keeps for its backward pass, without tensors that are held anyhow."""
+    held: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        held[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        run()
+    for tensor in owned:
+        held.pop(tensor.untyped_storage()._cdata, None)
+    return sum(held.values())
+
+
+def activation_bytes(config: MMCoreConfig, load: Load, bf16: bool, backend: str, checkpointing: bool) -> int:
+    """Bytes that a step keeps between its forward and its backward pass.
+
+    Args:
+        config: the model's shape.
+        load: the batch of one rank.
+        bf16: whether products are in bfloat16 (autocast).
+        backend: of attention; the fused ones keep no scores.
+        checkpointing: keep what enters each block, and one block whole.
+    """
+    (lt, lc, lx), rows, d = load.lengths, load.rows, config.width
+    length, visual = lt + lc + lx, rows * (lc + lx)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+
+        def empty(*shape: int) -> Tensor:
+            return torch.empty(shape, requires_grad=True)
+
+        def traced(module: nn.Module, run: Callable[[], object], *inputs: Tensor) -> int:
+            return saved_bytes(run, (*module.parameters(), *inputs))
+
+        def surroundings(span: int) -> tuple[Tensor, tuple[Tensor, Tensor], Mask]:
+            turn = torch.empty(rows, 1, span, config.head_width)
+            mask = torch.empty(rows, 1, span, span, dtype=dtype)
+            return torch.empty(rows, span, 3 * d), (turn, turn), Mask(additive=mask, dense=backend == "dense")
+
+        block, decoder = Block(config), DecoderBlock(config)
+        level, rope, mask = surroundings(length)
+        x = empty(rows, length, d)
+        core = traced(block, lambda: block(x, level[:, lt:], rope, mask, lt), level, *rope, _of(mask))
+        level, rope, mask = surroundings(lx)
+        y, skip = empty(rows, lx, d), empty(rows, lx, d)
+        late = traced(decoder, lambda: decoder(y, skip, level, rope, mask), skip, level, *rope, _of(mask))
+        ends = _pyramid_bytes(config, load, traced) if config.floors else visual * 4 * (config.patch_width + 2 * d)
+    words = load.words * (2 * 4 * config.vocab_size + 4 * d)
+    loss = rows * lx * 4 * config.patch_width  # the error of the predicted patches
+    if checkpointing:
+        entering = 4 * rows * d * (config.depth * length + 2 * config.decoder_depth * lx)
+        return entering + max(core, late) + ends + words + loss
+    return config.depth * core + config.decoder_depth * late + ends + words + loss
+
+
+def _of(mask: Mask) -> Tensor:
+    assert mask.additive is not None
+    return mask.additive
+
+
+def _pyramid_bytes(config: MMCoreConfig, load: Load, traced: Callable[..., int]) -> int:
+    """What the pyramid keeps, on its way down and up."""
+    y, x = config.height // config.patch[1], config.width_px // config.patch[2]
+    down, up = PyramidDown(config), PyramidUp(config)
+    sizes = [2 ** (len(config.floors) - i) for i in range(len(config.floors))]
+
+    def floors(patches: int) -> Floors:
+        n = patches // (y * x)
+        held = [torch.empty(n, y * s, x * s, c, requires_grad=True) for s, c in zip(sizes, config.floors, strict=True)]
+        where = torch.empty(n, y * x, dtype=torch.int64)
+        return Floors(Planes((y, x), where), held, torch.empty(n, config.width, requires_grad=True))
+
+    below, above = floors(load.patches), floors(load.targets)
+    patches = torch.empty(1, load.patches, config.patch_width)
+    state = torch.empty(1, load.patches, config.width, requires_grad=True)
+    hidden = torch.empty(1, load.targets, config.width, requires_grad=True)
+    planes = below.planes
+    entering = traced(down, lambda: down(patches, state, [planes]), planes.where)
+    return entering + traced(up, lambda: up(hidden, [above]), above.planes.where, *above.held)
