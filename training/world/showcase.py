@@ -15,7 +15,7 @@ from mmcore.training.world.shown import FPS, FRAMES, SIZE
 def showcase() -> tuple[Document, ...]:
     """Requests that draw, film, describe, answer, edit and set in motion."""
     ball = Scene((Solid("ball", "red", "large", 0.6, 0.2, "left"),), "gray room")
-    pair = Scene((Solid("cube", "blue", "small", -0.7, 0.1), Solid("cone", "yellow", "large", 0.6, 0.3)), "blue sky")
+    cube = Scene((Solid("cube", "blue", "large", -0.4, 0.1),), "gray room")
     tower = Scene((Solid("cylinder", "green", "large", 0.0, 0.2, "bounce"),), "night")
     return (
         Document((Text("film how a red ball slides to the left"),)),
@@ -23,7 +23,7 @@ def showcase() -> tuple[Document, ...]:
         Document((filmed(ball), Text("what is this?"))),
         Document((filmed(tower), Text("what moves?"))),
         Document((filmed(ball), Text("make the ball blue"))),
-        Document((drawn(pair), Text("make the cube bounce"))),
+        Document((drawn(cube), Text("make the cube bounce"))),
     )
 
 
