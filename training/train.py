@@ -232,17 +232,21 @@ def load_position(checkpoint: Path, streams: Mapping[int, DataState], count: int
 def save_checkpoint(engine: Engine, states: Mapping[int, DataState], samples: int, folder: Path) -> None:
     """Write a checkpoint beside the old one, each rank its part, then put it in its place."""
     made, ranks = folder.with_suffix(".part"), engine.ranks
-    with writing(folder, engine.done):
-        if ranks.rank == 0:
-            shutil.rmtree(made, ignore_errors=True)
-            made.mkdir()
-        ranks.wait()
-        engine.save(made)
-        for stream, state in states.items():
-            position = {"next": state.next, "waiting": state.waiting}
-            position |= {"samples": samples, "streams": engine.recipe.engine.batches}
-            position_file(made, stream).write_text(json.dumps(position))
-        ranks.wait()
-        if ranks.rank == 0:
-            replace(made, folder)
-        ranks.wait()
+    try:
+        with writing(folder, engine.done):
+            if ranks.rank == 0:
+                shutil.rmtree(made, ignore_errors=True)
+                made.mkdir()
+            ranks.wait()
+            engine.save(made)
+            for stream, state in states.items():
+                position = {"next": state.next, "waiting": state.waiting}
+                position |= {"samples": samples, "streams": engine.recipe.engine.batches}
+                position_file(made, stream).write_text(json.dumps(position))
+            ranks.wait()
+            if ranks.rank == 0:
+                replace(made, folder)
+            ranks.wait()
+    except MMCoreError:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
