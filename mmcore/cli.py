@@ -82,6 +82,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("changes", nargs="*", metavar="key=value", help="lines of the recipe to change")
     made.add_argument("--out", help="the run's folder (default: runs/RECIPE); a run that has begun goes on")
 
+    made = command("export", "make a model folder of a run", "mmcore export runs/tiny folder", model=False)
+    made.add_argument("run", help="the run's folder")
+    made.add_argument("folder", help="where the model goes, for --model and mmcore.load")
+
     made = command("eval", "score a model on documents that it was not trained on", "mmcore eval --tasks t2v,edit")
     made.add_argument("--count", "--n", type=int, default=12, help="documents for each task (default 12)")
     made.add_argument("--quick", action="store_true", help="two documents for each task, nothing that is held out")

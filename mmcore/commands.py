@@ -162,8 +162,18 @@ def train(options: argparse.Namespace) -> None:
 
     recipe = load_recipe(options.recipe, options.changes)
     folder = Path(options.out or Path("runs") / Path(options.recipe).stem)
-    run(recipe, folder)
-    print(folder)
+    ranks = run(recipe, folder).ranks
+    if ranks.rank == 0:
+        print(folder)
+    ranks.leave()
+
+
+def export(options: argparse.Namespace) -> None:
+    """mmcore export"""
+    from mmcore.training.export import export as run
+
+    run(Path(options.run), Path(options.folder))
+    print(options.folder)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -213,6 +223,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "chat": chat,
     "demo": demo,
     "train": train,
+    "export": export,
     "eval": evaluate,
     "info": info,
     "bench": bench,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmcore.attention import Mask
 from mmcore.cache import Cache
 from mmcore.config import MMCoreConfig
-from mmcore.layers import Attention, FeedForward, ZeroLinear, sinusoids
+from mmcore.layers import Attention, FeedForward, ZeroLinear, run, sinusoids
 from mmcore.pyramid import Floors, PyramidDown, find_planes
 
 GRID_WAVES = 4
@@ -104,7 +104,7 @@ class Core(nn.Module):
 
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
-        self.skips = config.decoder_depth
+        self.skips, self.checkpointing = config.decoder_depth, False
         self.head_shape = (config.heads, config.head_width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
 
@@ -134,7 +134,7 @@ class Core(nn.Module):
             if cache is not None:
                 heads, k = self.head_shape
                 past = cache.room(i, x.new_empty(x.shape[0], heads, x.shape[1], k))
-            x = block(x, level, rope, mask, texts, past)
+            x = run(block, self.checkpointing, x, level, rope, mask, texts, past)
             if i < self.skips:
                 early.append(x)
         return x, early

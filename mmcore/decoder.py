@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmcore.attention import Mask
 from mmcore.config import MMCoreConfig
-from mmcore.layers import Attention, FeedForward, RMSNorm, ZeroLinear
+from mmcore.layers import Attention, FeedForward, RMSNorm, ZeroLinear, run
 from mmcore.pyramid import Floors, PyramidUp
 
 
@@ -40,6 +40,7 @@ class DiffusionDecoder(nn.Module):
 
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
+        self.checkpointing = False
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_depth))
         self.norm = RMSNorm(config.width)
         self.out = PyramidUp(config) if config.floors else ZeroLinear(config.width, config.patch_width)
@@ -63,6 +64,6 @@ class DiffusionDecoder(nn.Module):
             floors: what the pyramid left on the way down at these positions; [] where there is none.
         """
         for block, skip in zip(self.blocks, reversed(early), strict=True):
-            x = block(x, skip, level, rope, mask)
+            x = run(block, self.checkpointing, x, skip, level, rope, mask)
         x = self.norm(x)
         return self.out(x, floors) if isinstance(self.out, PyramidUp) else self.out(x)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmcore.attention import Mask, attend
 
@@ -135,6 +136,20 @@ class Attention(nn.Module):
             values[:, :, -v.shape[2] :] = v
             k, v = keys, values
         return self.out(rearrange(attend(q, k, v, mask), "b h l k -> b l (h k)"))
+
+
+def run(block: nn.Module, checkpointing: bool, *inputs: object) -> Tensor:
+    """A block's output.
+
+    Args:
+        block: one layer.
+        checkpointing: whether, in training, it runs again in the backward pass and keeps nothing but its inputs until
+            then (arXiv 1604.06174).
+        inputs: what the block takes.
+    """
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)
 
 
 def sinusoids(x: Tensor, count: int, longest: float, shortest: float) -> Tensor:

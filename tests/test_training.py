@@ -20,8 +20,9 @@ from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
 from mmcore.tokenizers.text import TextTokenizer
 from mmcore.training.data import DataState, Layout, PackedBatches, fill_rows
-from mmcore.training.engine import Engine, average, rate
 from mmcore.training.muon import Muon, orthogonalize
+from mmcore.training.optimizers import average, rate
+from mmcore.training.plain import Engine
 from mmcore.training.recipe import Optimizer, Recipe, load_recipe
 from mmcore.training.release import stages
 from mmcore.training.scores import psnr

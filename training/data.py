@@ -8,7 +8,7 @@ Everything follows from the index of a document, so that a run resumes exactly f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,10 @@ Source = Callable[[int], Document]
 
 VALIDATION = 2**40
 """World documents from this index on are never trained on."""
+
+
+PATIENCE = 600
+"""Seconds after which a process that makes batches is taken to hang."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         layout: how documents become rows.
         state: where to begin.
         seed: decides what is hidden and which documents end with their last medium's copy.
+        stride: from one index to the next; streams that begin at 0 to stride - 1 share all documents, none twice.
     """
 
     def __init__(
@@ -84,9 +89,10 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         layout: Layout,
         state: DataState | None = None,
         seed: int = 0,
+        stride: int = 1,
     ) -> None:
         self.source, self.tokenizer, self.patch = source, Path(tokenizer), patch
-        self.layout, self.state, self.seed = layout, state or DataState(), seed
+        self.layout, self.state, self.seed, self.stride = layout, state or DataState(), seed, stride
 
     def __iter__(self) -> Iterator[tuple[PackedSequence, DataState]]:
         """Batches, each with the state from which the next one follows."""
@@ -98,7 +104,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
                 strip = self.strip(at, text)
                 if all(n <= room for n, room in zip(strip.lengths, layout.room, strict=True)):
                     waiting[at] = strip
-                at += 1
+                at += self.stride
             lengths = {i: strip.lengths for i, strip in waiting.items()}
             chosen = fill_rows(lengths, layout.rows, layout.room)
             rows = [[waiting.pop(i) for i in row] for row in chosen]
@@ -116,10 +122,26 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         hides = rng.choice(kinds, size=(media, layout.copies), p=(*shares, 1 - sum(shares)))
         return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist())
 
+
+class Turns(IterableDataset[list[tuple[PackedSequence, DataState]]]):
+    """A batch of each of several streams at a time: what one rank needs for a step.
+
+    Args:
+        streams: endless, as `PackedBatches`.
+    """
+
+    def __init__(self, streams: Sequence[PackedBatches]) -> None:
+        self.streams = streams
+
+    def __iter__(self) -> Iterator[list[tuple[PackedSequence, DataState]]]:
+        """Lists of (batch, state), in the order of the streams."""
+        return map(list, zip(*self.streams, strict=True))
+
     def loader(self, workers: int) -> DataLoader:
-        """The same stream, made by at most one process beside the training (order is part of the state)."""
+        """The same, made by at most one process beside the training (order is part of the state)."""
         assert workers in (0, 1)
-        return DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=3 if workers else None)
+        prefetch, patience = (3, PATIENCE) if workers else (None, 0)
+        return DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=prefetch, timeout=patience)
 
 
 def fill_rows(lengths: dict[int, tuple[int, int, int]], rows: int, room: tuple[int, int, int]) -> list[list[int]]:

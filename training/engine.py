@@ -1,156 +1,238 @@
 """What drives a step: precision, gradients, optimizers, the average of weights, and the state that resumes exactly.
 
-    engine = Engine(model, recipe)
-    engine.backward(loss); norm = engine.step()
+    engine = make_engine(model, recipe, ranks)
+    text, flow = engine.losses(batch, generator)
+    engine.backward(loss)                      # as often as a step has batches
+    norm = engine.step()
     engine.save(folder); engine.load(folder)
 
-The loop in `training/train.py` knows nothing of this but these methods. One process, plain torch.
+The loop in `training/train.py` knows nothing of this but these methods. `Engine` is plain torch in one process,
+`Replicated` is DeepSpeed with all of the state on every rank (ZeRO 0), `Sharded` has it split over ranks (ZeRO 1 to 3:
+arXiv 1910.02054). The three take the same steps. A run is started by any of
+
+    mmcore train tiny                                                                     # one process
+    mmcore train tiny engine.kind=deepspeed engine.zero=2 optimizer.muon=0                # the same, by DeepSpeed
+    torchrun --nproc-per-node 8 -m mmcore train tiny engine.kind=deepspeed engine.batches=8
+    deepspeed --num_gpus 8 --no_local_rank --module mmcore train tiny engine.kind=deepspeed engine.batches=8
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
+        -m mmcore train tiny engine.kind=deepspeed engine.batches=16                      # on each of two nodes
+
+where all nodes see the run's folder. In Slurm, `srun` starts the last of them, one task a node.
+
+Each loss of a step is the mean over the tokens of all its batches, whichever rank has them: the loop weighs each
+batch's mean by its share of them, and gradients are summed over batches and ranks. So the ranks of a run may be more or
+fewer without changing what is computed.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
-from functools import partial
+import logging
+import math
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel
-from mmcore.training.muon import Muon
+from mmcore.sequence import PackedSequence
+from mmcore.training.checkpoints import Shards
+from mmcore.training.optimizers import average
+from mmcore.training.plain import Engine
+from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import Recipe
 
 
-def rate(step: int, steps: int, warmup: int, cooldown: int) -> float:
-    """Share of the learning rate at a step: up in a line, level, down in a line at the end."""
-    return min(1.0, (step + 1) / max(warmup, 1), max(steps - step, 0) / max(cooldown, 1))
+class Replicated(Engine):
+    """Trains by DeepSpeed, every rank with all weights, gradients and optimizer state."""
 
+    def __init__(self, model: MMCoreModel, recipe: Recipe, ranks: Ranks) -> None:
+        super().__init__(model, recipe, ranks)
+        self.driver = self.drive()
 
-@torch.no_grad()
-def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int, decay: float) -> None:
-    """Move averaged weights towards the current ones, in place.
-
-    Args:
-        averaged: the average.
-        current: the weights after a step.
-        count: how many were averaged before; while they are few the average forgets the early ones sooner.
-        decay: share of the average that stays, in the long run.
-    """
-    n = float(count)
-    torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-
-class Engine:
-    """Trains one model in one process.
-
-    Args:
-        model: fresh or loaded.
-        recipe: rates, precision, seed.
-        device: where to train; CUDA if there is one, else the CPU.
-    """
-
-    def __init__(self, model: MMCoreModel, recipe: Recipe, device: torch.device | str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.recipe, self.done = recipe, 0
-        self.model = model.to(self.device)
-        self.model.backend = recipe.attention
-        chosen = recipe.optimizer
-        self.ema = AveragedModel(self.model, multi_avg_fn=partial(average, decay=chosen.ema))
-        matrices, rest = split_parameters(self.model)
-        products = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
-            Muon(matrices, lr=chosen.muon, weight_decay=chosen.weight_decay, dtype=products),
-            torch.optim.AdamW(rest, lr=chosen.adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-        )
-        self._rates = tuple(group["lr"] for o in self.optimizers for group in o.param_groups)
-        if recipe.compile:
-            for block in [*self.model.core.blocks, *self.model.decoder.blocks]:
-                block.compile()
-
-    def precision(self) -> AbstractContextManager[object]:
-        """The context in which the forward pass runs."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
-
-    def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradients."""
-        loss.backward()
-
-    def step(self) -> float:
-        """Clip, step, average.
-
-        Returns:
-            The gradient's norm before it was clipped.
-        """
-        chosen = self.recipe.optimizer
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), chosen.clip)
-        share = rate(self.done, self.recipe.steps, chosen.warmup, chosen.cooldown)
-        groups = [group for o in self.optimizers for group in o.param_groups]
-        for group, full in zip(groups, self._rates, strict=True):
-            group["lr"] = full * share
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.ema.update_parameters(self.model)
-        self.done += 1
-        return float(norm)
-
-    @property
-    def averaged(self) -> MMCoreModel:
-        """The model with averaged weights: what is sampled from and released."""
-        module = self.ema.module
-        assert isinstance(module, MMCoreModel)
-        return module
-
-    def save(self, folder: Path) -> None:
-        """Write weights, averaged weights and optimizer state, as safetensors."""
-        self.model.save_pretrained(folder / "model")
-        self.averaged.save_pretrained(folder / "ema")
-        tensors: dict[str, Tensor] = {}
-        names = {p: name for name, p in self.model.named_parameters()}
-        for optimizer in self.optimizers:
-            for p, state in optimizer.state.items():
-                for key, value in state.items():
-                    tensors[f"{key}/{names[p]}"] = value
-        save_file(tensors, folder / "optimizer.safetensors")
-        (folder / "engine.json").write_text(json.dumps({"done": self.done, "averaged": int(self.ema.n_averaged)}))
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote.
+    def drive(self) -> Any:
+        """DeepSpeed's own engine for the objective.
 
         Raises:
-            MMCoreError: a file is missing or of another model.
+            MMCoreError: DeepSpeed is not installed.
         """
         try:
-            load_weights(self.model, folder / "model")
-            load_weights(self.averaged, folder / "ema")
-            tensors = load_file(folder / "optimizer.safetensors", device=str(self.device))
+            import deepspeed
+        except ImportError as error:
+            raise MMCoreError("engine.kind=deepspeed needs DeepSpeed: pip install mmcore[train]") from error
+        os.environ.setdefault("LOCAL_RANK", "0")
+        deepspeed.ops.__compatible_ops__ = {}  # else it compiles an extension for shared memory; gloo does without
+        deepspeed.utils.logger.setLevel(logging.WARNING)
+        recipe = self.recipe
+        stage: dict[str, object] = {"stage": recipe.engine.zero}
+        if recipe.engine.offload:
+            stage["offload_optimizer"] = {"device": "cpu"}
+        config = {
+            "train_micro_batch_size_per_gpu": recipe.layout.rows,
+            "gradient_accumulation_steps": recipe.engine.batches // self.ranks.world,
+            "gradient_clipping": recipe.optimizer.clip if recipe.engine.zero else 0.0,
+            "bf16": {"enabled": recipe.engine.zero > 0 and recipe.precision == "bf16"},
+            "zero_optimization": stage,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+        }
+        return deepspeed.initialize(model=self.objective, optimizer=self.optimizer, config=config)[0]
+
+    def losses(self, seq: PackedSequence, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The text and the flow loss of one batch, each the mean over its own tokens."""
+        return self.driver(seq, generator)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradients; DeepSpeed divides the sum over ranks by their number, which is undone here."""
+        self.driver.backward(loss * self.ranks.world, scale_wrt_gas=False)
+        if not self.driver.is_gradient_accumulation_boundary():
+            self.driver.step()
+
+    def update(self) -> float:
+        """Clip the gradients, step, and forget them; returns their norm."""
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip))
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)  # so that the step moves nothing
+        self.driver.step()
+        return norm
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The stretch of a flattened weight that a rank owns, and where it lies in one of the rank's buffers."""
+
+    buffer: Tensor
+    offset: int
+    start: int
+    length: int
+
+    def within(self, buffer: Tensor) -> Tensor:
+        """The same stretch of a buffer of this shape, such as one of optimizer state: a view, (length,)."""
+        return buffer.detach().narrow(0, self.offset, self.length)
+
+
+class Sharded(Replicated):
+    """Trains by DeepSpeed with ZeRO 1 to 3: each rank steps, averages and saves the float32 stretches that it owns."""
+
+    def __init__(self, model: MMCoreModel, recipe: Recipe, ranks: Ranks) -> None:
+        super().__init__(model, recipe, ranks)
+        found = {name: self.piece(p) for name, p in self.model.named_parameters()}
+        self.pieces = {name: piece for name, piece in found.items() if piece.length}
+        self.mean = {name: piece.within(piece.buffer).clone() for name, piece in self.pieces.items()}
+        self.averages = 0
+
+    def drive(self) -> Any:
+        """DeepSpeed's own engine; the embedding is used by the text head as well, outside of its own module."""
+        driver = super().drive()
+        if self.recipe.engine.zero == 3:
+            from deepspeed import zero
+
+            zero.register_external_parameter(self.objective, self.model.embedding.weight)
+        return driver
+
+    def piece(self, p: nn.Parameter) -> Piece:
+        """Where the float32 values of a weight are; of length 0 where none are on this rank."""
+        zero: Any = self.driver.optimizer
+        weight: Any = p
+        if self.recipe.engine.zero == 3:
+            group, offset, held = zero.grad_position[zero.get_param_id(p)]
+            start = self.ranks.rank * held
+            return Piece(
+                zero.fp32_partitioned_groups_flat[group], offset, start, max(0, min(held, weight.ds_numel - start))
+            )
+        place = weight._hp_mapping
+        if place is None:
+            return Piece(torch.empty(0), 0, 0, 0)
+        here, there = place.hp_fragment_address, place.lp_fragment_address
+        buffer = zero.single_partition_of_fp32_groups[place.param_group_index]
+        return Piece(buffer, here.start, there.start, here.numel)
+
+    def update(self) -> float:
+        """Clip the gradients, step, and forget them; returns their norm. DeepSpeed leaves out what is not finite."""
+        self.driver.step()
+        return float(self.driver.get_global_grad_norm())
+
+    def begin_average(self) -> None:
+        """The average begins once the weights are split."""
+
+    def move_average(self) -> None:
+        """Take the weights after a step into the average, each rank its own."""
+        current = [piece.within(piece.buffer) for piece in self.pieces.values()]
+        average(list(self.mean.values()), current, self.averages, self.recipe.optimizer.ema)
+        self.averages += 1
+
+    @property
+    @torch.no_grad()
+    def averaged(self) -> MMCoreModel:
+        """The averaged weights gathered from all ranks into a new model. All ranks ask for it together."""
+        model = MMCoreModel(self.model.config).to(self.device)
+        for name, p in model.named_parameters():
+            p.zero_()
+            if piece := self.pieces.get(name):
+                p.flatten()[piece.start : piece.start + piece.length] = self.mean[name].to(self.device)
+            self.ranks.add(p)
+        return model
+
+    def held(self) -> dict[str, Tensor]:
+        """Views of all that this rank owns, by "KIND/WEIGHT/START"."""
+        found: dict[str, Tensor] = {}
+        for name, piece in self.pieces.items():
+            state = self.optimizer.state[piece.buffer]
+            kinds = {key: piece.within(state[key]) for key in ("exp_avg", "exp_avg_sq")}
+            kinds |= {"weight": piece.within(piece.buffer), "ema": self.mean[name]}
+            found |= {f"{kind}/{name}/{piece.start}": stretch for kind, stretch in kinds.items()}
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's stretches of weights, averaged weights and optimizer state, as safetensors."""
+        shards = folder / "shards"
+        shards.mkdir(exist_ok=True)
+        held = {key: stretch.contiguous() for key, stretch in self.held().items()}
+        save_file(held, shards / f"{self.ranks.rank:05d}-of-{self.ranks.world:05d}.safetensors")
+        if self.ranks.rank == 0:
+            self.model.config.save_pretrained(shards)
+            counts = {"done": self.done, "averaged": self.averages}
+            (folder / "engine.json").write_text(json.dumps(counts))
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote, at any stage from 1 on and with any number of ranks.
+
+        Raises:
+            MMCoreError: a file is missing, or of another model, or of a run whose state was not split.
+        """
+        zero: Any = self.driver.optimizer
+        try:
             counts = json.loads((folder / "engine.json").read_text())
+            for piece in self.pieces.values():
+                state = self.optimizer.state[piece.buffer]
+                state["step"] = torch.tensor(float(counts["averaged"]), device=piece.buffer.device)
+                state.setdefault("exp_avg", torch.zeros_like(piece.buffer))
+                state.setdefault("exp_avg_sq", torch.zeros_like(piece.buffer))
+            if self.recipe.engine.zero == 3:
+                zero.checkpoint_event_prologue()
+            with Shards(folder / "shards") as shards:
+                for key, stretch in self.held().items():
+                    name, _, start = key.rpartition("/")
+                    stretch.copy_(shards.read(name, int(start), int(start) + len(stretch)))
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
             raise MMCoreError(f"{folder}: cannot resume: {error}") from error
-        for optimizer in self.optimizers:
-            owned = {p for group in optimizer.param_groups for p in group["params"]}
-            for name, p in self.model.named_parameters():
-                state = {key.split("/")[0]: t for key, t in tensors.items() if key.partition("/")[2] == name}
-                if p in owned and state:
-                    optimizer.state[p] = state
-        self.done = counts["done"]
-        self.ema.n_averaged.fill_(counts["averaged"])
+        if self.recipe.engine.zero == 3:
+            for group in range(len(zero.fp32_partitioned_groups_flat)):
+                zero._reassign_or_swap_out_partitioned_parameters(group)
+            zero.checkpoint_event_epilogue()
+        else:
+            zero.update_lp_params()
+        self.done, self.averages = counts["done"], counts["averaged"]
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Put the weights that a folder holds into a model, in place; all of them, and no others."""
-    weights: dict[str, Tensor] = {}
-    for shard in sorted(folder.glob("*.safetensors")):
-        weights |= load_file(shard)
-    model.load_state_dict(weights, strict=True)
-
-
-def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices that take one vector to another, which Muon steps, and the rest: norms and the embedding."""
-    chosen = {p for p in model.parameters() if p.ndim == 2} - {model.embedding.weight}
-    return [p for p in model.parameters() if p in chosen], [p for p in model.parameters() if p not in chosen]
+def make_engine(model: MMCoreModel, recipe: Recipe, ranks: Ranks) -> Engine:
+    """The engine that a recipe asks for."""
+    if recipe.engine.kind == "torch":
+        return Engine(model, recipe, ranks)
+    return (Sharded if recipe.engine.zero else Replicated)(model, recipe, ranks)

@@ -26,7 +26,7 @@ class Optimizer:
     """Learning rates and what goes with them.
 
     Args:
-        muon: learning rate of the matrices, the embedding aside.
+        muon: learning rate of the matrices, the embedding aside; 0 leaves them to AdamW too.
         adam: learning rate of everything else.
         weight_decay: of the same matrices, times the learning rate.
         warmup: steps over which the rates rise.
@@ -42,6 +42,40 @@ class Optimizer:
     cooldown: int = 1000
     clip: float = 1.0
     ema: float = 0.999
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What drives a run (see `training/engine.py`). Which ranks there are, the launcher says, not the recipe.
+
+    Args:
+        kind: "torch", in one process, or "deepspeed", in any number of them.
+        zero: what DeepSpeed splits over ranks: 0 nothing, 1 optimizer and average, 2 gradients too, 3 weights too.
+        offload: whether optimizer state is kept in the CPU's memory; from zero = 1 on.
+        batches: batches that make one step, all ranks together; each takes its share of them one after the other. The
+            numbers of a run follow from this, not from how many ranks there are.
+        checkpointing: whether blocks run again in the backward pass, so that what they computed need not be kept.
+        skip: whether a step whose loss or gradient is not finite is left out; else the run stops there.
+    """
+
+    kind: str = "torch"
+    zero: int = 0
+    offload: bool = False
+    batches: int = 1
+    checkpointing: bool = False
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("torch", "deepspeed"):
+            raise MMCoreError(f"engine.kind must be torch or deepspeed, got {self.kind!r}")
+        if self.zero not in range(4):
+            raise MMCoreError(f"engine.zero must be 0, 1, 2 or 3, got {self.zero}")
+        if self.batches < 1:
+            raise MMCoreError(f"engine.batches must be at least 1, got {self.batches}")
+        if self.zero and self.kind == "torch":
+            raise MMCoreError(f"engine.zero={self.zero} is DeepSpeed's; set engine.kind=deepspeed, or engine.zero=0")
+        if self.offload and not self.zero:
+            raise MMCoreError("engine.offload=true needs engine.zero=1, 2 or 3")
 
 
 @dataclass(frozen=True)
@@ -68,6 +102,7 @@ class Recipe:
         log_every: steps between lines of the log.
         layout: how documents become rows.
         optimizer: learning rates and what goes with them.
+        engine: one process or many, and what is split over them.
     """
 
     preset: str = "tiny"
@@ -89,6 +124,14 @@ class Recipe:
     log_every: int = 10
     layout: Layout = field(default_factory=Layout)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    engine: Driver = field(default_factory=Driver)
+
+    def __post_init__(self) -> None:
+        if self.engine.zero and self.optimizer.muon:
+            raise MMCoreError(
+                f"engine.zero={self.engine.zero} leaves each rank pieces of matrices, and Muon needs whole ones, with "
+                "whole gradients; set optimizer.muon=0 (AdamW for everything), or engine.zero=0"
+            )
 
 
 def load_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> Recipe:

@@ -16,10 +16,9 @@ import torch
 
 from mmcore.errors import MMCoreError
 from mmcore.loading import load
-from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
-from mmcore.tokenizers.text import TextTokenizer
 from mmcore.training.evaluate import evaluate
+from mmcore.training.export import averaged_pipeline
 from mmcore.training.scores import table
 
 CARD = """# The bundled model
@@ -78,11 +77,10 @@ def release(run: Path, folder: Path, count: int = 100) -> Pipeline:
     """
     behind = stages(run)
     shutil.rmtree(folder, ignore_errors=True)
-    model = MMCoreModel.from_pretrained(run / "checkpoint" / "ema", dtype=torch.bfloat16)
-    Pipeline(model, TextTokenizer(run / "tokenizer.model")).save(folder)
+    averaged_pipeline(run, torch.bfloat16).save(folder)
     pipeline = load(folder)
     text = CARD.format(
-        parameters=sum(p.numel() for p in model.parameters()) / 1e6,
+        parameters=sum(p.numel() for p in pipeline.model.parameters()) / 1e6,
         documents=sum(stage.documents for stage in behind),
         stages=", then ".join(f"`mmcore train {s.name}` ({s.steps} steps, {s.documents} documents)" for s in behind),
         count=count,

@@ -2,31 +2,38 @@
 
     mmcore train tiny --out runs/tiny            # goes on from runs/tiny if that has begun
     mmcore train debug steps=10
+    torchrun --nproc-per-node 2 -m mmcore train debug engine.kind=deepspeed engine.batches=2
 
 A run folder holds `recipe.json` (resolved), `tokenizer.model`, `log.jsonl`, `checkpoint/` (whole or not at all) and
-`samples/`.
+`samples/`. `training/engine.py` lists the ways to start a run in many processes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 import torch
 from safetensors import SafetensorError
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.errors import MMCoreError
-from mmcore.model import MMCoreModel, flow_losses
-from mmcore.training.data import DataState, PackedBatches, Source, step_generator, world_tokenizer
-from mmcore.training.engine import Engine, load_weights
+from mmcore.model import MMCoreModel
+from mmcore.sequence import IGNORE, PackedSequence
+from mmcore.training.checkpoints import load_averaged, load_weights, recover, replace, writing
+from mmcore.training.data import DataState, PackedBatches, Source, Turns, step_generator, world_tokenizer
+from mmcore.training.engine import make_engine
+from mmcore.training.plain import Engine
+from mmcore.training.ranks import join
 from mmcore.training.recipe import Recipe
 from mmcore.training.world.tasks import sample_document
 
@@ -43,99 +50,203 @@ def train(
 ) -> Engine:
     """Train, or go on with a run that has begun.
 
+    Documents are dealt out to `recipe.engine.batches` streams, each of which gives a batch to every step, and streams
+    to ranks. So a run may go on with more or fewer ranks, and nothing is seen twice.
+
     Args:
         recipe: what to do.
-        folder: the run's folder.
+        folder: the run's folder, the same for all ranks.
         source: documents by index; None is the world, by the recipe's mixture.
-        workers: processes that make batches beside the training: 0 or 1.
-        on_sample: called every `sample_every` steps with the engine and a path to write to.
+        workers: processes that make batches beside each rank: 0 or 1.
+        on_sample: called every `sample_every` steps, on every rank, with the engine and a path to write to.
     Returns:
-        The engine, trained.
+        The engine, trained; `engine.ranks.leave()` ends what many ranks have in common.
     Raises:
         MMCoreError: the folder cannot be written, or its checkpoint is broken or of another recipe, or what it
-            starts from is not there.
+            starts from is not there; a loss is not finite; no batch comes.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1))
-    except OSError as error:
-        raise MMCoreError(f"{folder}: cannot write the run: {error.strerror}; choose another with --out") from error
-    tokenizer = folder / "tokenizer.model"
+    ranks = join(recipe.engine)
+    first, checkpoint, tokenizer = ranks.rank == 0, folder / "checkpoint", folder / "tokenizer.model"
+    if first:
+        begin_folder(recipe, folder)
+        recover(checkpoint)
     torch.manual_seed(recipe.seed)
     config = MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
     model = MMCoreModel(config)
     if recipe.start:
-        begin_from(model, Path(recipe.start), tokenizer)
-    if not tokenizer.exists():
+        begin_from(model, Path(recipe.start), tokenizer if first else None)
+    if first and not tokenizer.exists():
         world_tokenizer(tokenizer, recipe.vocabulary)
-    engine = Engine(model, recipe)
-    state, samples = DataState(), 0
-    if (checkpoint := folder / "checkpoint").exists():
+    ranks.wait()
+    engine = make_engine(model, recipe, ranks)
+    count = recipe.engine.batches
+    states, samples = {stream: DataState(stream) for stream in range(ranks.rank, count, ranks.world)}, 0
+    if checkpoint.exists():
         engine.load(checkpoint)
-        position = json.loads((checkpoint / "data.json").read_text())
-        state, samples = DataState(position["next"], tuple(position["waiting"])), position["samples"]
+        states, samples = load_position(checkpoint, states, count)
     source = source or partial(sample_document, mixture=recipe.mixture, most=recipe.solids)
-    batches = PackedBatches(source, tokenizer, config.patch, recipe.layout, state, recipe.seed)
-    began, seen = time.perf_counter(), 0
+    deal = partial(PackedBatches, source, tokenizer, config.patch, recipe.layout, seed=recipe.seed, stride=count)
+    loader = Turns([deal(state=state) for state in states.values()]).loader(workers)
+    began, seen, skipped = time.perf_counter(), 0, 0
     recent: list[Report] = []
-    with (
-        (folder / "log.jsonl").open("a") as log,
-        tqdm(total=recipe.steps, initial=engine.done, disable=None, unit="step") as bar,
-    ):
-        for batch, state in batches.loader(workers):
+    log = folder / "log.jsonl"
+    if first:
+        forget_after(log, engine.done)
+    with tqdm(total=recipe.steps, initial=engine.done, disable=None if first else True, unit="step") as bar:
+        for batches in drawn(loader, engine):
             if engine.done >= recipe.steps:
                 break
-            recent.append(train_step(engine, batch.to(engine.device)))
-            drawn = int(batch.marks.doc.amax(1).add(1).sum())
-            samples, seen = samples + drawn, seen + drawn
+            report = train_step(engine, [batch for batch, _ in batches])
+            states = dict(zip(states, (state for _, state in batches), strict=True))
+            if sound(report, engine):
+                recent.append(report)
+            else:
+                skipped += 1
+            (new,) = ranks.sum(sum(int(batch.marks.doc.amax(1).add(1).sum()) for batch, _ in batches))
+            samples, seen = samples + int(new), seen + int(new)
             bar.update()
-            if engine.done % recipe.log_every == 0:
-                report: Report = {key: fmean(step[key] for step in recent) for key in recent[0]}
-                report |= {"samples": samples, "samples_per_s": seen / (time.perf_counter() - began)}
-                log.write(json.dumps({"step": engine.done} | {k: round(v, 5) for k, v in report.items()}) + "\n")
-                log.flush()
+            if engine.done % recipe.log_every == 0 and first:
+                line: Report = {key: fmean(step[key] for step in recent) for key in recent[0]} if recent else {}
+                bar.set_postfix({key: f"{line[key]:.4f}" for key in ("text", "flow") if key in line})
+                line |= {"samples": samples, "samples_per_s": seen / (time.perf_counter() - began)}
+                line |= {"skipped": skipped} if skipped else {}
+                with writing(log, engine.done), log.open("a") as file:
+                    file.write(json.dumps({"step": engine.done} | {k: round(v, 5) for k, v in line.items()}) + "\n")
                 recent = []
-                bar.set_postfix(text=f"{report['text']:.3f}", flow=f"{report['flow']:.4f}")
             if engine.done % recipe.save_every == 0 or engine.done == recipe.steps:
-                save_checkpoint(engine, state, samples, checkpoint)
+                save_checkpoint(engine, states, samples, checkpoint)
             if on_sample and recipe.sample_every and engine.done % recipe.sample_every == 0:
                 on_sample(engine, folder / "samples" / f"{engine.done:06d}.png")
     return engine
 
 
-def begin_from(model: MMCoreModel, source: Path, tokenizer: Path) -> None:
-    """Put a model folder's weights, or a run's averaged ones, into a model, and its tokenizer into place."""
-    averaged = source / "checkpoint" / "ema"
+def begin_folder(recipe: Recipe, folder: Path) -> None:
+    """Make a run's folder, with its resolved recipe."""
     try:
-        load_weights(model, averaged if averaged.is_dir() else source)
-        shutil.copyfile(source / "tokenizer.model", tokenizer)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1))
+    except OSError as error:
+        raise MMCoreError(f"{folder}: cannot write the run: {error.strerror}; choose another with --out") from error
+
+
+def begin_from(model: MMCoreModel, source: Path, tokenizer: Path | None) -> None:
+    """Put a model folder's weights, or a run's averaged ones, into a model, and its tokenizer into place."""
+    checkpoint = source / "checkpoint"
+    try:
+        if checkpoint.is_dir():
+            load_averaged(model, checkpoint)
+        else:
+            load_weights(model, source)
+        if tokenizer:
+            shutil.copyfile(source / "tokenizer.model", tokenizer)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MMCoreError(f"{source}: cannot start from it: {reason}; train it first, or change start=") from error
 
 
-def train_step(engine: Engine, batch) -> Report:
-    """One step on one batch; what the log averages."""
-    recipe = engine.recipe
-    generator = step_generator(recipe.seed, engine.done, engine.device)
-    with engine.precision():
-        levels = (recipe.level_mean, recipe.level_std)
-        losses = flow_losses(engine.model, batch, generator, levels, recipe.least_rest)
-    engine.backward(losses.text + recipe.flow_weight * losses.flow)
+def forget_after(log: Path, step: int) -> None:
+    """Take the lines of later steps out of a log: they are made again."""
+    if log.exists():
+        lines = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
+        partial = log.with_suffix(".part")
+        partial.write_text("".join(lines))
+        partial.rename(log)
+
+
+def drawn(loader: DataLoader, engine: Engine) -> Iterator[list[tuple[PackedSequence, DataState]]]:
+    """What a loader gives.
+
+    Raises:
+        MMCoreError: the process that makes batches has died or hangs.
+    """
+    batches = iter(loader)
+    while True:
+        try:
+            made = next(batches)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise MMCoreError(
+                f"step {engine.done + 1}: no batch came: {reason}; start it again: it goes on from its checkpoint"
+            ) from error
+        yield made
+
+
+def train_step(engine: Engine, batches: Sequence[PackedSequence]) -> Report:
+    """One step.
+
+    Args:
+        engine: what is trained.
+        batches: this rank's.
+    Returns:
+        The losses, each the mean over its tokens in the batches of all ranks, and the gradient's norm.
+    """
+    recipe, ranks = engine.recipe, engine.ranks
+    tokens = [(int((batch.labels != IGNORE).sum()), int(batch.is_target_patch.sum())) for batch in batches]
+    all_text, all_flow = ranks.sum(*map(sum, zip(*tokens, strict=True)))
+    text = flow = 0.0
+    for i, (batch, (words, patches)) in enumerate(zip(batches, tokens, strict=True)):
+        draw = engine.done * recipe.engine.batches + ranks.rank + i * ranks.world
+        generator = step_generator(recipe.seed, draw, engine.device)
+        of_text, of_flow = engine.losses(batch.to(engine.device), generator)
+        of_text, of_flow = of_text * (words / max(all_text, 1)), of_flow * (patches / max(all_flow, 1))
+        engine.backward(of_text + recipe.flow_weight * of_flow)
+        text, flow = text + of_text.item(), flow + of_flow.item()
     norm = engine.step()
-    return {"text": losses.text.item(), "flow": losses.flow.item(), "norm": norm}
+    text, flow = ranks.sum(text, flow)
+    return {"text": text, "flow": flow, "norm": norm}
 
 
-def save_checkpoint(engine: Engine, state: DataState, samples: int, folder: Path) -> None:
-    """Write a checkpoint beside the old one, then put it in its place."""
-    partial, old = folder.with_suffix(".part"), folder.with_suffix(".old")
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir()
-    engine.save(partial)
-    position = {"next": state.next, "waiting": state.waiting, "samples": samples}
-    (partial / "data.json").write_text(json.dumps(position))
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+def sound(report: Report, engine: Engine) -> bool:
+    """Whether all numbers of a step are finite.
+
+    Raises:
+        MMCoreError: they are not, and the recipe does not skip such steps.
+    """
+    broken = [f"{name} is {value}" for name, value in report.items() if not math.isfinite(value)]
+    if broken and not engine.recipe.engine.skip:
+        raise MMCoreError(
+            f"step {engine.done}: {', '.join(broken)}; lower optimizer.adam and optimizer.muon, or set engine.skip=true"
+            " and start it again: it goes on from its checkpoint"
+        )
+    return not broken
+
+
+def position_file(checkpoint: Path, stream: int) -> Path:
+    """Where a checkpoint says how far a stream of documents has come."""
+    return checkpoint / (f"data-{stream}.json" if stream else "data.json")
+
+
+def load_position(checkpoint: Path, streams: Mapping[int, DataState], count: int) -> tuple[dict[int, DataState], int]:
+    """How far streams have come, and how many documents were seen in all.
+
+    Raises:
+        MMCoreError: the checkpoint was written with another number of streams.
+    """
+    whole = json.loads(position_file(checkpoint, 0).read_text())
+    if (before := whole.get("streams", 1)) != count:
+        raise MMCoreError(f"{checkpoint}: written with engine.batches={before}; go on with the same, not {count}")
+    read = {stream: json.loads(position_file(checkpoint, stream).read_text()) for stream in streams}
+    return {s: DataState(at["next"], tuple(at["waiting"])) for s, at in read.items()}, whole["samples"]
+
+
+def save_checkpoint(engine: Engine, states: Mapping[int, DataState], samples: int, folder: Path) -> None:
+    """Write a checkpoint beside the old one, each rank its part, then put it in its place."""
+    made, ranks = folder.with_suffix(".part"), engine.ranks
+    try:
+        with writing(folder, engine.done):
+            if ranks.rank == 0:
+                shutil.rmtree(made, ignore_errors=True)
+                made.mkdir()
+            ranks.wait()
+            engine.save(made)
+            for stream, state in states.items():
+                position = {"next": state.next, "waiting": state.waiting}
+                position |= {"samples": samples, "streams": engine.recipe.engine.batches}
+                position_file(made, stream).write_text(json.dumps(position))
+            ranks.wait()
+            if ranks.rank == 0:
+                replace(made, folder)
+            ranks.wait()
+    except MMCoreError:
+        shutil.rmtree(made, ignore_errors=True)
+        raise

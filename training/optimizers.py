@@ -1,0 +1,85 @@
+"""What steps the weights: which optimizer takes which, at what rate, and the average that is kept of them.
+
+    optimizer = make_optimizer(model, recipe)
+    share = rate(step, steps, warmup, cooldown)
+    average(averaged, current, count, decay)
+
+Muon takes the matrices and AdamW the rest; where `optimizer.muon` is 0, AdamW takes everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmcore.model import MMCoreModel
+from mmcore.training.muon import Muon
+from mmcore.training.recipe import Recipe
+
+
+def rate(step: int, steps: int, warmup: int, cooldown: int) -> float:
+    """Share of the learning rate at a step: up in a line, level, down in a line at the end."""
+    return min(1.0, (step + 1) / max(warmup, 1), max(steps - step, 0) / max(cooldown, 1))
+
+
+@torch.no_grad()
+def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int, decay: float) -> None:
+    """Move averaged weights towards the current ones, in place.
+
+    Args:
+        averaged: the average.
+        current: the weights after a step.
+        count: how many were averaged before; while they are few the average forgets the early ones sooner.
+        decay: share of the average that stays, in the long run.
+    """
+    n = float(count)
+    torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+
+def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices that take one vector to another, which Muon steps, and the rest: norms and the embedding."""
+    chosen = {p for p in model.parameters() if p.ndim == 2} - {model.embedding.weight}
+    return [p for p in model.parameters() if p in chosen], [p for p in model.parameters() if p not in chosen]
+
+
+class Several(torch.optim.Optimizer):
+    """Optimizers of different weights as one: it holds all of their groups and all of their state.
+
+    Args:
+        parts: the optimizers; no weight is in two of them.
+    """
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.parts = tuple(parts)
+        for part in parts:
+            part.state = self.state
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One step of each."""
+        assert closure is None
+        for part in self.parts:
+            part.step()
+
+
+def make_optimizer(model: MMCoreModel, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer that a recipe asks for, at its full rates.
+
+    Args:
+        model: on the device where it is trained.
+        recipe: rates, weight decay, and the precision of Muon's products.
+    """
+    chosen = recipe.optimizer
+    matrices, rest = split_parameters(model)
+    if not chosen.muon:
+        groups = [{"params": matrices, "weight_decay": chosen.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=chosen.adam, betas=(0.9, 0.95), fused=True)
+    products = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    return Several(
+        (
+            Muon(matrices, lr=chosen.muon, weight_decay=chosen.weight_decay, dtype=products),
+            torch.optim.AdamW(rest, lr=chosen.adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        )
+    )
