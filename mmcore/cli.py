@@ -86,6 +86,23 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("run", help="the run's folder")
     made.add_argument("folder", help="where the model goes, for --model and mmcore.load")
 
+    made = command(
+        "plan",
+        "say what a training run will take: memory, speed, days, cost",
+        "mmcore plan tiny preset=1b layout.rows=32 --gpus 64 --gpu h100 --positions 1e12",
+        model=False,
+    )
+    made.add_argument("recipe", help="a bundled recipe's name or a .toml file")
+    made.add_argument("changes", nargs="*", metavar="key=value", help="lines of the recipe to change")
+    made.add_argument("--gpus", type=int, default=1, help="how many GPUs (default 1)")
+    made.add_argument("--gpu", default="h100", help="their kind: a100, h100, h200, b200, l40s, rtx4090 (default h100)")
+    made.add_argument(
+        "--reached", type=float, default=0.4, help="share of their peak that is reached (default 0.4, a guess)"
+    )
+    made.add_argument("--positions", type=float, help="positions to train on in all, for days")
+    made.add_argument("--price", type=float, help="of a GPU for an hour, for cost")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+
     made = command("eval", "score a model on documents that it was not trained on", "mmcore eval --tasks t2v,edit")
     made.add_argument("--count", "--n", type=int, default=12, help="documents for each task (default 12)")
     made.add_argument("--quick", action="store_true", help="two documents for each task, nothing that is held out")
@@ -111,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
 def parse(given: Sequence[str]) -> argparse.Namespace:
     """Options of a command line; changes to a recipe may stand before or after them."""
     options, rest = parser().parse_known_args(given)
-    if options.command == "train":
+    if options.command in ("train", "plan"):
         options.changes += [word for word in rest if not word.startswith("-")]
         rest = [word for word in rest if word.startswith("-")]
     if rest:

@@ -176,6 +176,23 @@ def export(options: argparse.Namespace) -> None:
     print(options.folder)
 
 
+def plan(options: argparse.Namespace) -> None:
+    """mmcore plan"""
+    from mmcore.training.plan import GPUS, make_plan, table
+    from mmcore.training.recipe import load_recipe
+
+    if options.gpu not in GPUS:
+        raise MMCoreError(f"--gpu must be one of {', '.join(GPUS)}, got {options.gpu!r}")
+    if options.gpus < 1:
+        raise MMCoreError(f"--gpus must be at least 1, got {options.gpus}")
+    if not 0 < options.reached <= 1:
+        raise MMCoreError(f"--reached must lie in (0, 1], got {options.reached:g}")
+    gpu = GPUS[options.gpu]
+    made = make_plan(load_recipe(options.recipe, options.changes), options.gpus, gpu, options.reached)
+    words = table(made, options.gpus, gpu, options.positions, options.price)
+    say(options, words, **vars(made), positions_per_second=made.per_second)
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """mmcore eval"""
     from mmcore.training.evaluate import evaluate as run
@@ -224,6 +241,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": demo,
     "train": train,
     "export": export,
+    "plan": plan,
     "eval": evaluate,
     "info": info,
     "bench": bench,

@@ -12,8 +12,9 @@ from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.model import MMCoreModel, flow_losses
 from mmcore.sequence import PackedSequence
 from mmcore.training.data import Layout, PackedBatches
-from mmcore.training.engine import Engine, split_parameters
 from mmcore.training.flops import Load, forward_flops
+from mmcore.training.optimizers import split_parameters
+from mmcore.training.plain import Engine
 from mmcore.training.plan import GPUS, activation_bytes, make_plan, saved_bytes, state_bytes
 from mmcore.training.recipe import load_recipe
 from mmcore.training.world.tasks import sample_document
@@ -93,8 +94,9 @@ def test_zero_splits_what_it_says(bf16: bool) -> None:
 
 def test_a_large_plan_is_made_without_its_memory() -> None:
     """7 billion parameters in seconds; the whole is more than one GPU holds, and split over 64 it fits."""
-    recipe = load_recipe("tiny", ["preset='7b'", "attention='flex'", "layout.rows=1", "optimizer.muon=0"])
-    plan = make_plan(recipe, 64, GPUS["h100"], 0.4, 3, True)
+    split = ["engine.kind='deepspeed'", "engine.zero=3", "engine.checkpointing=true", "optimizer.muon=0"]
+    size = ["preset='7b'", "attention='sdpa'", "layout.rows=1"]
+    plan = make_plan(load_recipe("tiny", size + split), 64, GPUS["h100"], 0.4)
     assert 6.5e9 < plan.parameters < 7.5e9
     assert sum(plan.memory.values()) < GPUS["h100"].memory
-    assert sum(make_plan(recipe, 64, GPUS["h100"], 0.4, 0, True).memory.values()) > GPUS["h100"].memory
+    assert sum(make_plan(load_recipe("tiny", size), 64, GPUS["h100"], 0.4).memory.values()) > GPUS["h100"].memory

@@ -1,10 +1,11 @@
 """What a run will take, before it is paid for: memory on each GPU by part, speed, days and cost.
 
-    mmcore plan tiny preset=1b layout.rows=64 --gpus 64 --gpu h100 --zero 2 --positions 1e12 --price 2.5
+    mmcore plan tiny preset=1b layout.rows=64 engine.kind=deepspeed engine.zero=2 optimizer.muon=0 --gpus 64 --gpu h100
 
 Weights, gradients and optimizer states are counted; what a step keeps for its backward pass is traced, block by block,
 through tensors that hold nothing (`FakeTensorMode`), so a model of any size is planned in seconds on any machine. Speed
-follows from arithmetic (`flops`), the GPU's peak and the share of it that is reached, which nobody knows beforehand.
+follows from arithmetic (`flops`), the GPU's peak and the share of it that is reached, which nobody knows beforehand. Not
+counted: what libraries take, and the weights that ZeRO 3 gathers for the block at hand.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from mmcore.core import Block
 from mmcore.decoder import DecoderBlock
 from mmcore.model import MMCoreModel
 from mmcore.pyramid import Floors, Planes, PyramidDown, PyramidUp
-from mmcore.training.engine import split_parameters
 from mmcore.training.flops import Load, forward_flops
+from mmcore.training.optimizers import split_parameters
 from mmcore.training.recipe import Recipe
 
 
@@ -54,9 +55,9 @@ class Plan:
     Args:
         parameters: of the model.
         memory: bytes on each GPU, by part.
-        flops: of one step on all GPUs, forwards and backwards.
-        positions: of one step on all GPUs.
-        seconds: of one step.
+        flops: of a batch on each GPU, forwards and backwards.
+        positions: of a batch on each GPU, all together.
+        seconds: of a batch on each of them.
     """
 
     parameters: int
@@ -71,16 +72,14 @@ class Plan:
         return self.positions / self.seconds
 
 
-def make_plan(recipe: Recipe, gpus: int, gpu: Gpu, reached: float, zero: int, checkpointing: bool) -> Plan:
+def make_plan(recipe: Recipe, gpus: int, gpu: Gpu, reached: float) -> Plan:
     """Plan a run.
 
     Args:
-        recipe: what to train; its layout is that of one GPU.
+        recipe: what to train; its layout is that of one batch, and each GPU has one at a time.
         gpus: how many.
         gpu: of which kind.
         reached: share of the peak that is reached, in (0, 1]: model FLOPs utilization (arXiv 2204.02311).
-        zero: ZeRO stage, 0 to 3 (arXiv 1910.02054).
-        checkpointing: whether blocks are run again for their backward pass instead of being kept.
     """
     config = MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
     load = Load.full(recipe.layout.rows, recipe.layout.room)
@@ -88,11 +87,10 @@ def make_plan(recipe: Recipe, gpus: int, gpu: Gpu, reached: float, zero: int, ch
         model = MMCoreModel(config)
         matrices, rest = (sum(p.numel() for p in group) for group in split_parameters(model))
     forward = forward_flops(config, load)
-    blocks = config.depth + config.decoder_depth
-    bf16 = recipe.precision == "bf16"
-    memory = state_bytes(matrices, rest, bf16, bool(recipe.optimizer.muon), zero, gpus)
-    memory["activations"] = activation_bytes(config, load, bf16, recipe.attention, checkpointing)
-    seconds = (4 if checkpointing and blocks else 3) * forward / (gpu.peak * reached)
+    bf16, again = recipe.precision == "bf16", recipe.engine.checkpointing
+    memory = state_bytes(matrices, rest, bf16, bool(recipe.optimizer.muon), recipe.engine.zero, gpus)
+    memory["activations"] = activation_bytes(config, load, bf16, recipe.attention, again)
+    seconds = (4 if again else 3) * forward / (gpu.peak * reached)
     positions = gpus * load.rows * sum(load.lengths)
     return Plan(matrices + rest, memory, 3.0 * forward * gpus, positions, seconds)
 
@@ -203,3 +201,29 @@ def _pyramid_bytes(config: MMCoreConfig, load: Load, traced: Callable[..., int])
     planes = below.planes
     entering = traced(down, lambda: down(patches, state, [planes]), planes.where)
     return entering + traced(up, lambda: up(hidden, [above]), above.planes.where, *above.held)
+
+
+def table(plan: Plan, gpus: int, gpu: Gpu, positions: float | None, price: float | None) -> str:
+    """A plan for people.
+
+    Args:
+        plan: what was planned.
+        gpus: how many.
+        gpu: of which kind.
+        positions: how many to train on in all; then days are given.
+        price: of a GPU for an hour; then cost is given.
+    """
+    total = sum(plan.memory.values())
+    lines = [f"{'parameters':22} {plan.parameters / 1e6:12,.1f} million"]
+    lines += [f"{name:22} {size / 1e9:12,.2f} GB" for name, size in plan.memory.items()]
+    fits = "fits" if total < 0.9 * gpu.memory else "does not fit"
+    lines += [
+        f"{'on each GPU':22} {total / 1e9:12,.2f} GB of {gpu.memory / 1e9:.0f}: {fits} (a tenth is left to others)"
+    ]
+    lines += [f"{'positions a second':22} {plan.per_second:12,.0f}"]
+    if positions:
+        days = positions / plan.per_second / 86400
+        lines += [f"{'days':22} {days:12,.2f}"]
+        if price:
+            lines += [f"{'cost':22} {days * 24 * gpus * price:12,.0f}"]
+    return "\n".join(lines)
