@@ -77,6 +77,11 @@ class Backbone(Protocol):
         ...
 
     @property
+    def limit(self) -> float:
+        """Finished patches lie in [-limit, limit]."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where it computes."""
         ...
@@ -92,6 +97,8 @@ class Native:
     Args:
         model: in evaluation mode.
     """
+
+    limit = 1.0
 
     def __init__(self, model: MMCoreModel) -> None:
         self.model = model

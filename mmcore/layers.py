@@ -101,7 +101,7 @@ def keep(past: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor) -> tuple[Tens
     """Keys and values of the past and of the new positions.
 
     Args:
-        past: buffers (B, H, past + L, K) whose last `L` places are free: they are filled here. None where there is none.
+        past: buffers (B, H, past + L, K) whose last `L` places are free: they are filled here; or None.
         k: new keys (B, H, L, K).
         v: new values (B, H, L, K).
     """

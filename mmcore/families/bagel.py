@@ -1,7 +1,6 @@
-"""BAGEL (arXiv 2505.14683): one core with two experts, a SigLIP tower to see by, latents of a FLUX autoencoder to draw by.
+"""BAGEL (arXiv 2505.14683): one core with two experts, a SigLIP tower to see by, latents of an autoencoder to draw by.
 
-    config = BagelConfig.read(folder)
-    model = load_bagel(folder, config)
+    model = load_bagel(folder)
     hidden = model(lay_out([strand], model.embed_tokens.weight))
 
 Text, what the tower sees and the markers around every picture go to the first expert, latents to the second. A

@@ -1,8 +1,8 @@
 """A family's token ids as the writing loop numbers them: the loop's special tokens first, then the family's own.
 
-    vocabulary = Vocabulary(end=151645, opener=151652, special=(151643, 151644, ...))
+    vocabulary = Vocabulary(begin=151644, end=151645, opener=151652, closer=151653, special=(151643, ...))
     logits = vocabulary.logits(own)        # (B, V) -> (B, V + 9)
-    own = vocabulary.own(token)            # a token that the loop chose, as the family knows it
+    own = vocabulary.own(ids)              # text tokens that the loop chose, as the family knows them
 
 So the loop ends a reply, opens a picture and tells text from special tokens as with our own model.
 """
@@ -26,19 +26,24 @@ class Vocabulary:
     """Which ids of a family are special.
 
     Args:
-        end: ends a run of text.
+        begin: stands before every run of text.
+        end: stands after it.
         opener: opens a picture.
-        special: ids that are never text, `end` and `opener` among them.
+        closer: closes it.
+        special: other ids that are never text.
     """
 
+    begin: int
     end: int
     opener: int
-    special: tuple[int, ...]
+    closer: int
+    special: tuple[int, ...] = ()
 
     def logits(self, own: Tensor) -> Tensor:
         """(B, V) as the model gives them -> (B, V + SHIFT) as the loop reads them."""
         told = torch.nn.functional.pad(own, (SHIFT, 0), value=-torch.inf)
-        told[:, [SHIFT + i for i in self.special]] = -torch.inf
+        special = (self.begin, self.end, self.opener, self.closer, *self.special)
+        told[:, [SHIFT + i for i in special]] = -torch.inf
         told[:, END], told[:, IMAGE] = own[:, self.end], own[:, self.opener]
         return told
 
