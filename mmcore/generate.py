@@ -235,7 +235,7 @@ def _sample(backbone: Backbone, past: Past, rows: list[Row], group: list[int], s
     noise = torch.stack([torch.randn(shape, generator=rows[i].generator, device=backbone.device) for i in group])
     times = schedule(settings.steps, settings.shift).to(backbone.device)
     made = noise
-    for step, (now, clean) in enumerate(SAMPLERS[settings.sampler](predict, noise, times), 1):
+    for step, (now, clean) in enumerate(SAMPLERS[settings.sampler](predict, noise, times, backbone.rest), 1):
         made = now
         for i, values in zip(group, clean, strict=True):
             yield StepEvent(i, step, settings.steps, Patches(values, grid, opener, True))

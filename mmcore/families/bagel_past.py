@@ -58,7 +58,7 @@ class BagelBackbone:
             remembers its own pictures by their latents alone.
     """
 
-    limit = float("inf")
+    limit, rest = float("inf"), 0.0
 
     def __init__(self, model: Bagel, vocabulary: Vocabulary, view: Callable[[Patches], Tensor] | None = None) -> None:
         self.model, self.vocabulary, self.view = model, vocabulary, view

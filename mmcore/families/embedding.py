@@ -28,7 +28,7 @@ class LevelEmbedding(nn.Module):
         """(...) levels in [0, 1], taken as they are -> (..., D)."""
         rates = 10000 ** -(torch.arange(WAVES, dtype=torch.float32, device=level.device) / WAVES)
         angle = level.float()[..., None] * rates
-        return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(next(self.parameters()).dtype))
 
 
 class Places(nn.Module):

@@ -106,7 +106,7 @@ class ExpertLayer(nn.Module):
 
     def __init__(self, shape: Shape, experts: int) -> None:
         super().__init__()
-        self.experts = nn.ModuleList(Expert(shape) for _ in range(experts))
+        self.experts: Sequence[Expert] = nn.ModuleList(Expert(shape) for _ in range(experts))  # type: ignore[assignment]
 
     def forward(
         self,

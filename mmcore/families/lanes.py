@@ -69,7 +69,7 @@ class Strand:
             lane.values.append(inside)
             lane.span.extend([self.span] * n)
             lane.kind.extend([kind] * n)
-            lane.coords.extend([(self.position,) * 3] * n)
+            lane.coords.extend([(self.position, self.position, self.position)] * n)
         self.span += 1
         self.position += 1
 

@@ -29,10 +29,10 @@ class Tower(nn.Module):
 
     def __init__(self, config: dict[str, Any], side: int, depth: int) -> None:
         super().__init__()
-        known = {k: v for k, v in config.items() if k not in ("model_type", "num_hidden_layers")}
-        shape = SiglipVisionConfig(**known, num_hidden_layers=depth, attn_implementation="sdpa")
-        self.side, self.patch = side, shape.patch_size
-        self.patch_embedding = nn.Linear(3 * shape.patch_size**2, shape.hidden_size)
+        known = {k: v for k, v in config.items() if k != "model_type"}
+        shape = SiglipVisionConfig(**{**known, "num_hidden_layers": depth, "attn_implementation": "sdpa"})
+        self.side, self.patch = side, int(config["patch_size"])
+        self.patch_embedding = nn.Linear(3 * self.patch**2, shape.hidden_size)
         self.position_embedding = nn.Embedding(side * side, shape.hidden_size)
         self.encoder = SiglipEncoder(shape)  # type: ignore[arg-type]
         self.post_layernorm = nn.LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
