@@ -83,7 +83,7 @@ class Backbone(Protocol):
 
     @property
     def rest(self) -> float:
-        """1 - t is not taken smaller than this where a step is made of a prediction; 0 if the model predicts velocities."""
+        """1 - t is not taken smaller than this where a step divides by it; 0 if the model predicts velocities."""
         ...
 
     @property

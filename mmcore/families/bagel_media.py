@@ -162,8 +162,9 @@ def open_bagel(folder: Path, device: torch.device | str) -> tuple[BagelBackbone,
     """
     text = FamilyText(folder)
     begin, end, opener, closer = map(text.id, ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"))
-    vocabulary = Vocabulary(begin, end, opener, closer, text.special)
     autoencoder = load_autoencoder(folder / "ae.safetensors", device)
     model = load_bagel(folder, device)
+    special = tuple(i for i in text.special if i < model.config.vocabulary)
+    vocabulary = Vocabulary(begin, end, opener, closer, special)
     translator = BagelTranslator(model, text, vocabulary, autoencoder)
     return BagelBackbone(model, vocabulary, translator.look), translator, model
