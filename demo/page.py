@@ -54,7 +54,7 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path, uploads: 
         files: a folder for the media of the starts.
         uploads: the folder into which Gradio puts what is sent.
     """
-    longest = 4 * sessions.pipeline.config.frames
+    longest = 4 * sessions.pipeline.translator.frames
     cards = [[s if isinstance(s, Text) else keep(s, 1, files) for s in start] for start in starts]
 
     def session_of(request: gr.Request) -> Session:

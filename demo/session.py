@@ -27,7 +27,6 @@ from mmcore.errors import MMCoreError
 from mmcore.generate import Settings
 from mmcore.pipeline import Pipeline
 from mmcore.replies import Request, Update
-from mmcore.tokenizers.media import fit
 
 
 class Session:
@@ -199,8 +198,7 @@ class Session:
         number = len(self.shown) + 1
         if number > MAX_MEDIA:
             raise MMCoreError(f"a conversation holds {MAX_MEDIA} pictures and clips at most; clear it to begin anew")
-        config = self.pipeline.config
-        seen = fit(medium, (config.height, config.width_px), config.fps, config.context_length)
+        seen = self.pipeline.translator.fit(medium)
         place.append(keep(replace(seen, learn=learn), number, self.folder))
 
     def close(self) -> None:

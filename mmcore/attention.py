@@ -7,7 +7,7 @@ against `dense`, which is written to be read:
     sdpa    torch's scaled_dot_product_attention with an additive mask; any device, little memory
     flex    FlexAttention with a block mask: skips what no one sees; CUDA
 
-Shapes: `B` rows, `Q` queries, `S` keys, `H` heads, `K` head width.
+Shapes: `B` rows, `Q` queries, `S` keys, `H` heads, `G` key-value heads, `K` head width.
 """
 
 from __future__ import annotations
@@ -102,12 +102,18 @@ def make_mask(q: Marks, k: Marks, dtype: torch.dtype, backend: str) -> Mask:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
-    """Attention: q (B, H, Q, K), k and v (B, H, S, K) -> (B, H, Q, K)."""
+    """Attention: q (B, H, Q, K), k and v (B, G, S, K) -> (B, H, Q, K).
+
+    `G` is `H`, or divides it: then neighbouring query heads share a key-value head (arXiv 2305.13245).
+    """
+    grouped = q.shape[1] != k.shape[1]
     if mask.blocks is not None:
-        out = flex_attention(q, k, v, block_mask=mask.blocks)
+        out = flex_attention(q, k, v, block_mask=mask.blocks, enable_gqa=grouped)
         assert isinstance(out, Tensor)
         return out
     if mask.dense:
         assert mask.additive is not None
+        if grouped:
+            k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
         return (q @ k.mT * q.shape[-1] ** -0.5 + mask.additive).softmax(-1).to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.additive)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.additive, enable_gqa=grouped)

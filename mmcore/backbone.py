@@ -22,7 +22,7 @@ from torch import Tensor
 from mmcore.attention import CONTEXT, TARGET, TEXT
 from mmcore.cache import Cache
 from mmcore.errors import MMCoreError
-from mmcore.flow import Model
+from mmcore.flow import MIN_REST, Model
 from mmcore.model import MMCoreModel
 from mmcore.sequence import CLOSER, Grid, Patches, Piece, Strip, document_strip, pack
 
@@ -77,6 +77,16 @@ class Backbone(Protocol):
         ...
 
     @property
+    def limit(self) -> float:
+        """Finished patches lie in [-limit, limit]."""
+        ...
+
+    @property
+    def rest(self) -> float:
+        """1 - t is not taken smaller than this where a step divides by it; 0 if the model predicts velocities."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where it computes."""
         ...
@@ -92,6 +102,8 @@ class Native:
     Args:
         model: in evaluation mode.
     """
+
+    limit, rest = 1.0, MIN_REST
 
     def __init__(self, model: MMCoreModel) -> None:
         self.model = model

@@ -55,8 +55,10 @@ def generate(options: argparse.Namespace) -> None:
         suffix = output.suffix.lower()
         want = "image" if suffix in STILL else "video" if suffix in MOVING else "any"
     request = Request(user_turn(options.parts), want, (options.frames, options.height, options.width), options.seed)
-    chosen = make_settings(settings(options))
-    reply = loaded(options).reply([request], chosen)[0]
+    chosen = settings(options)
+    make_settings(chosen)
+    pipeline = loaded(options)
+    reply = pipeline.reply([request], make_settings(chosen, pipeline.translator.settings))[0]
     paths = keep(reply, output)
     words = "\n".join([*([reply.text] if reply.text else []), *map(str, paths)])
     say(options, words, text=reply.text, files=[str(p) for p in paths])

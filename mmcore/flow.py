@@ -25,9 +25,9 @@ def interpolate(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return t * data + (1 - t) * noise
 
 
-def velocity(x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """The velocity that leads from x_t at time t to a clean x."""
-    return (x - x_t) / (1 - t).clamp_min(MIN_REST)
+def velocity(x: Tensor, x_t: Tensor, t: Tensor, rest: float = MIN_REST) -> Tensor:
+    """The velocity that leads from x_t at time t to a clean x; 1 - t is not taken smaller than `rest`."""
+    return (x - x_t) / (1 - t).clamp_min(rest)
 
 
 def sample_levels(shape: tuple[int, ...], mean: float, std: float, generator: torch.Generator) -> Tensor:
@@ -67,28 +67,30 @@ def schedule(steps: int, shift: float = 1.0) -> Tensor:
     return (t / (t + shift * (1 - t))).float()
 
 
-Sampler = Callable[[Model, Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]
-"""(model, noise, times) -> after each step (x_t, the predicted clean x, which is the preview)."""
+Sampler = Callable[[Model, Tensor, Tensor, float], Iterator[tuple[Tensor, Tensor]]]
+"""(model, noise, times, rest) -> after each step (x_t, the predicted clean x, which is the preview).
+
+`rest` is as in `velocity`; 0 gives the steps of a model that predicts velocities."""
 
 
-def euler(model: Model, x: Tensor, times: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def euler(model: Model, x: Tensor, times: Tensor, rest: float = MIN_REST) -> Iterator[tuple[Tensor, Tensor]]:
     """First order. The last step lands on the model's clean prediction."""
     for t, s in pairwise(times):
         clean = model(x, t.expand(len(x)))
-        x = clean if s == 1 else x.lerp(clean, (s - t) / (1 - t).clamp_min(MIN_REST))  # x + (s - t) velocity
+        x = clean if s == 1 else x.lerp(clean, (s - t) / (1 - t).clamp_min(rest))  # x + (s - t) velocity
         yield x, clean
 
 
-def heun(model: Model, x: Tensor, times: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def heun(model: Model, x: Tensor, times: Tensor, rest: float = MIN_REST) -> Iterator[tuple[Tensor, Tensor]]:
     """Second order (arXiv 2206.00364): two calls a step, but for the last."""
     for t, s in pairwise(times):
         clean = model(x, t.expand(len(x)))
         if s == 1:
             x = clean
         else:
-            first = velocity(clean, x, t)
+            first = velocity(clean, x, t, rest)
             ahead = x + (s - t) * first
-            second = velocity(model(ahead, s.expand(len(x))), ahead, s)
+            second = velocity(model(ahead, s.expand(len(x))), ahead, s, rest)
             x = x + (s - t) * (first + second) / 2
         yield x, clean
 

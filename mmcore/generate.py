@@ -24,6 +24,9 @@ from mmcore.errors import MMCoreError
 from mmcore.flow import SAMPLERS, schedule
 from mmcore.sequence import CLOSER, END, IMAGE, VIDEO, VIDEO_END, Grid, Patches, Piece, Tokens
 
+FOREWORD = 128
+"""Text tokens that a reply of our own model may have before the medium that a caller forces."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -35,6 +38,7 @@ class Order:
         opener: IMAGE or VIDEO to have one of that written, after words if the model has some; None lets it decide.
         media: how many media it may write at most; 0 for text alone.
         seed: decides everything that is drawn.
+        foreword: text tokens that may come before a medium that is forced.
     """
 
     pieces: Sequence[Piece]
@@ -42,6 +46,7 @@ class Order:
     opener: int | None = None
     media: int = 4
     seed: int = 0
+    foreword: int = FOREWORD
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,6 @@ class SegmentEvent:
 Event = TokenEvent | StepEvent | SegmentEvent
 
 
-FOREWORD = 128
-"""Text tokens that a reply may have before the medium that a caller forces."""
-
-
 class Row:
     """Where the writing of one document stands."""
 
@@ -133,7 +134,7 @@ class Row:
         forced = self.order.opener
         if forced is not None and self.media:
             return END
-        if self.tokens >= (settings.tokens if forced is None else min(FOREWORD, settings.tokens)):
+        if self.tokens >= (settings.tokens if forced is None else min(self.order.foreword, settings.tokens)):
             return END if forced is None else forced
         allowed = [END] if forced is None else [forced]
         if forced is None and self.media < self.order.media:
@@ -234,8 +235,9 @@ def _sample(backbone: Backbone, past: Past, rows: list[Row], group: list[int], s
     noise = torch.stack([torch.randn(shape, generator=rows[i].generator, device=backbone.device) for i in group])
     times = schedule(settings.steps, settings.shift).to(backbone.device)
     made = noise
-    for step, (now, clean) in enumerate(SAMPLERS[settings.sampler](predict, noise, times), 1):
+    for step, (now, clean) in enumerate(SAMPLERS[settings.sampler](predict, noise, times, backbone.rest), 1):
         made = now
         for i, values in zip(group, clean, strict=True):
             yield StepEvent(i, step, settings.steps, Patches(values, grid, opener, True))
-    return {i: Patches(values.clamp(-1, 1), grid, opener, True) for i, values in zip(group, made, strict=True)}
+    made = made.clamp(-backbone.limit, backbone.limit)
+    return {i: Patches(values, grid, opener, True) for i, values in zip(group, made, strict=True)}

@@ -98,6 +98,22 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
+def keep(past: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values of the past and of the new positions.
+
+    Args:
+        past: buffers (B, H, past + L, K) whose last `L` places are free: they are filled here; or None.
+        k: new keys (B, H, L, K).
+        v: new values (B, H, L, K).
+    """
+    if past is None:
+        return k, v
+    keys, values = past
+    keys[:, :, -k.shape[2] :] = k
+    values[:, :, -v.shape[2] :] = v
+    return keys, values
+
+
 QUERY_GAIN = 2.0
 """What the gain of queries begins at: a score may then reach 16 for heads of 64, and attention can be sharp."""
 
@@ -130,11 +146,7 @@ class Attention(nn.Module):
         x = self.norm(x)
         q, k, v = (rearrange(f(x), "b l (h k) -> b h l k", h=self.heads) for f in (self.query, self.key, self.value))
         q, k = rotate(self.query_norm(q), *rope), rotate(self.key_norm(k), *rope)
-        if past is not None:
-            keys, values = past
-            keys[:, :, -k.shape[2] :] = k
-            values[:, :, -v.shape[2] :] = v
-            k, v = keys, values
+        k, v = keep(past, k, v)
         return self.out(rearrange(attend(q, k, v, mask), "b h l k -> b l (h k)"))
 
 

@@ -14,25 +14,22 @@ from safetensors import SafetensorError
 
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel
-from mmcore.pipeline import Pipeline
+from mmcore.pipeline import FamilyPipeline, Pipeline
 from mmcore.tokenizers.text import TextTokenizer
 
 BUNDLED = Path(__file__).parent / "bundled"
 
+BAGEL = ("llm_config.json", "vit_config.json")
+"""Files by which a released folder of BAGEL is known."""
+
 
 def describe(pipeline: Pipeline) -> dict[str, object]:
     """What a model is, for `mmcore info`."""
-    c = pipeline.config
+    parameters = list(pipeline.weights.parameters())
     return {
-        "parameters": sum(p.numel() for p in pipeline.model.parameters()),
-        "core": f"{c.depth} blocks of width {c.width}, {c.heads} heads",
-        "decoder": f"{c.decoder_depth} blocks",
-        "patch": "x".join(map(str, c.patch)),
-        "picture": f"{c.height}x{c.width_px}",
-        "clip": f"{c.frames} frames at {c.fps:g} fps",
-        "vocabulary": c.vocab_size,
-        "context": c.context_length,
-        "device": str(pipeline.model.device),
+        "parameters": sum(p.numel() for p in parameters),
+        **pipeline.translator.facts,
+        "device": str(parameters[0].device),
     }
 
 
@@ -40,7 +37,8 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     """Load a model with its tokenizer.
 
     Args:
-        source: a folder that `Pipeline.save` wrote, or the id of a model on the hub; None is the bundled model.
+        source: a folder that `Pipeline.save` wrote, or that of a released model which `mmcore.families` knows, or the
+            id of either on the hub; None is the bundled model.
         device: where to; CUDA if there is one, else the CPU.
     Raises:
         MMCoreError: nothing is there, or a file is missing or broken.
@@ -48,6 +46,11 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     folder = Path(source) if source is not None else BUNDLED
     if not folder.is_dir():
         folder = _from_hub(str(source))
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if all((folder / name).is_file() for name in BAGEL):
+        from mmcore.families.bagel_media import open_bagel
+
+        return FamilyPipeline(*open_bagel(folder, where))
     for needed in ("config.json", "tokenizer.model"):
         if not (folder / needed).is_file():
             raise MMCoreError(f"{folder}: no {needed} here: not a model folder, or not all of it was copied")
@@ -62,7 +65,6 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     lacking = sorted(info["missing_keys"])
     if lacking:
         raise MMCoreError(f"{folder}: {len(lacking)} weights are missing, {lacking[0]} first; copy the folder again")
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Pipeline(model.to(where), TextTokenizer(folder / "tokenizer.model"))
 
 
@@ -72,7 +74,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        files = ["*.json", "*.safetensors", "tokenizer.model"]
+        files = ["*.json", "*.safetensors", "tokenizer.model", "merges.txt"]
         return Path(snapshot_download(name, allow_patterns=files))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise MMCoreError(

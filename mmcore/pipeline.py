@@ -13,24 +13,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from torch import nn
 from tqdm import tqdm
 
-from mmcore.backbone import Guidance, Native
+from mmcore.backbone import Backbone, Native
 from mmcore.config import MMCoreConfig
-from mmcore.decoders.visual import unpatchify
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.generate import Event, Order, Settings, StepEvent, TokenEvent, write
+from mmcore.generate import Event, Settings, StepEvent, TokenEvent, write
 from mmcore.model import MMCoreModel
+from mmcore.native import DEFAULTS, NativeTranslator
 from mmcore.parts import Part, as_medium, user_turn
 from mmcore.replies import Reply, Request, Update
-from mmcore.sequence import IMAGE, VIDEO, Patches, Piece
-from mmcore.tokenizers.media import fit
-from mmcore.tokenizers.pieces import document_pieces
+from mmcore.sequence import Patches, Piece
 from mmcore.tokenizers.text import TextTokenizer
-from mmcore.tokenizers.visual import grid_of
+from mmcore.translator import Size, Translator
 
-DEFAULTS = Settings()
+WANTS = ("any", "text", "image", "video")
 
 
 class Pipeline:
@@ -43,7 +42,9 @@ class Pipeline:
 
     def __init__(self, model: MMCoreModel, text: TextTokenizer) -> None:
         self.model, self.tokenizer = model.eval(), text
-        self.backbone = Native(self.model)
+        self.weights: nn.Module = self.model
+        self.backbone: Backbone = Native(self.model)
+        self.translator: Translator = NativeTranslator(model.config, text)
 
     @property
     def config(self) -> MMCoreConfig:
@@ -60,33 +61,35 @@ class Pipeline:
         self.model.save_pretrained(folder, max_shard_size=shard)
         self.tokenizer.save(folder)
 
-    def stream(self, requests: Sequence[Request], settings: Settings = DEFAULTS) -> Iterator[Update]:
+    def stream(self, requests: Sequence[Request], settings: Settings | None = None) -> Iterator[Update]:
         """Write replies to many documents at once, told as it happens.
 
         Args:
             requests: the documents.
-            settings: steps, guidance, sampler, temperature.
+            settings: steps, guidance, sampler, temperature; what suits the model where it is None.
         Raises:
             MMCoreError: a document does not fit into the model, or a setting makes no sense.
         """
-        fitted = [replace(r, document=self._fit(r.document)) for r in requests]
-        sizes = [self._sizes(r) for r in fitted]
-        orders = [self._order(r, s) for r, s in zip(fitted, sizes, strict=True)]
+        fitted = [self._fitted(r) for r in requests]
+        sizes = [self.translator.sizes(r) for r in fitted]
+        orders = [self.translator.order(r, s) for r, s in zip(fitted, sizes, strict=True)]
         said: dict[int, list[int]] = {}
-        for event in write(self.backbone, orders, settings):
+        for event in write(self.backbone, orders, settings or self.translator.settings):
             yield self._told(event, sizes[event.row], said)
 
-    def reply(self, requests: Sequence[Request], settings: Settings = DEFAULTS, progress: bool = True) -> list[Reply]:
+    def reply(
+        self, requests: Sequence[Request], settings: Settings | None = None, progress: bool = True
+    ) -> list[Reply]:
         """Write replies to many documents at once.
 
         Args:
             requests: the documents.
-            settings: steps, guidance, sampler, temperature.
+            settings: steps, guidance, sampler, temperature; what suits the model where it is None.
             progress: whether to show a bar on a terminal.
         """
         replies: list[list[Segment]] = [[] for _ in requests]
         with tqdm(disable=None if progress else True, leave=False, unit="step") as bar:
-            for event in self.stream(requests, settings):
+            for event in self.stream(requests, settings or self.translator.settings):
                 if event.steps:
                     bar.total = event.steps
                     bar.n = event.step
@@ -157,67 +160,61 @@ class Pipeline:
         """Change a picture or a clip by instruction; the result has its kind, size and length."""
         given = as_medium(medium)
         want = "image" if isinstance(given, Image) else "video"
-        return self._one(Request(user_turn((given, instruction)), want, seed=seed), settings).media[0]
+        request = Request(user_turn((given, instruction)), want, seed=seed)
+        return self.reply([request], make_settings(settings, self.translator.editing))[0].media[0]
 
     def chat(self, **settings: object) -> Chat:
         """Begin a conversation that remembers."""
-        return Chat(self, make_settings(settings))
+        return Chat(self, make_settings(settings, self.translator.settings))
 
     def _one(self, request: Request, settings: dict[str, object]) -> Reply:
-        return self.reply([request], make_settings(settings))[0]
+        return self.reply([request], make_settings(settings, self.translator.settings))[0]
 
-    def _fit(self, document: Document) -> Document:
-        """Media at the size and frame rate that the model sees."""
-        c = self.config
-        return Document(
-            tuple(
-                s if isinstance(s, Text) else fit(s, (c.height, c.width_px), c.fps, c.context_length) for s in document
-            )
-        )
-
-    def _sizes(self, request: Request) -> dict[int, tuple[int, int, int]]:
-        """Frames, rows and columns of an image and of a video that may be written."""
-        c, (frames, height, width) = self.config, request.size
-        clips = [m.size[0] for m in request.document.media if isinstance(m, Video)]
-        length = frames or (clips[-1] if clips else c.frames)
-        size = (height or c.height, width or c.width_px)
-        for name, n in (("frames", length), ("height", size[0]), ("width", size[1])):
-            if n < 1:
-                raise MMCoreError(f"{name} must be at least 1, got {n}")
-        return {IMAGE: (1, *size), VIDEO: (length, *size)}
-
-    def _order(self, request: Request, sizes: dict[int, tuple[int, int, int]]) -> Order:
-        if request.want not in ("any", "text", "image", "video"):
+    def _fitted(self, request: Request) -> Request:
+        """A request with media as the model sees them."""
+        if request.want not in WANTS:
             raise MMCoreError(f'want must be "any", "text", "image" or "video", got {request.want!r}')
-        return Order(
-            document_pieces(request.document, self.tokenizer, self.config.patch),
-            {opener: grid_of(size, self.config.patch) for opener, size in sizes.items()},
-            {"image": IMAGE, "video": VIDEO}.get(request.want),
-            0 if request.want == "text" else 4,
-            request.seed,
-        )
+        segments = (s if isinstance(s, Text) else self.translator.fit(s) for s in request.document)
+        return replace(request, document=Document(tuple(segments)))
 
-    def _told(self, event: Event, sizes: dict[int, tuple[int, int, int]], said: dict[int, list[int]]) -> Update:
+    def _told(self, event: Event, sizes: dict[int, Size], said: dict[int, list[int]]) -> Update:
         """An event in the terms of people."""
         if isinstance(event, TokenEvent):
             ids = said.setdefault(event.row, [])
-            before = self.tokenizer.decode(ids)
+            before = self.translator.words(ids)
             ids.append(event.token)
-            return Update(event.row, text=self.tokenizer.decode(ids)[len(before) :])
+            return Update(event.row, text=self.translator.words(ids)[len(before) :])
         if isinstance(event, StepEvent):
-            medium = self._medium(event.preview, sizes)
+            medium = self.translator.preview(event.preview, sizes[event.preview.opener])
             return Update(event.row, preview=medium, step=event.step, steps=event.steps)
         said.pop(event.row, None)
         return Update(event.row, segment=self._segment(event.piece, sizes))
 
-    def _segment(self, piece: Piece, sizes: dict[int, tuple[int, int, int]]) -> Segment:
+    def _segment(self, piece: Piece, sizes: dict[int, Size]) -> Segment:
         if isinstance(piece, Patches):
-            return self._medium(piece, sizes)
-        return Text(self.tokenizer.decode(piece.ids), True)
+            return self.translator.medium(piece, sizes[piece.opener])
+        return Text(self.translator.words(piece.ids), True)
 
-    def _medium(self, patches: Patches, sizes: dict[int, tuple[int, int, int]]) -> Image | Video:
-        frames = unpatchify(patches.values, patches.grid, self.config.patch, sizes[patches.opener])
-        return (Image if patches.opener == IMAGE else Video)(frames, self.config.fps, True)
+
+class FamilyPipeline(Pipeline):
+    """A released model of another family (`mmcore.families`), asked in the same way.
+
+    Args:
+        backbone: the model as the writing loop knows it.
+        translator: documents to pieces and back.
+        model: its weights.
+    """
+
+    def __init__(self, backbone: Backbone, translator: Translator, model: nn.Module) -> None:
+        self.backbone, self.translator, self.weights = backbone, translator, model
+
+    def save(self, folder: str | Path, shard: str = "15MB") -> None:
+        """Not for these models: their own folder is what `load` takes.
+
+        Raises:
+            MMCoreError: always.
+        """
+        raise MMCoreError(f"{folder}: a released model of another family is not written anew: copy its folder")
 
 
 @dataclass
@@ -249,16 +246,19 @@ class Chat:
         return reply
 
 
-def make_settings(given: dict[str, object]) -> Settings:
-    """`Settings` from keyword arguments; a number for `guidance` weighs the words.
+def make_settings(given: dict[str, object], base: Settings = DEFAULTS) -> Settings:
+    """`Settings` from keyword arguments.
 
+    Args:
+        given: what was asked for; a number for `guidance` weighs the words.
+        base: says the rest.
     Raises:
         MMCoreError: an unknown name.
     """
     guidance = given.get("guidance")
     if isinstance(guidance, int | float):
-        given = {**given, "guidance": Guidance(float(guidance))}
+        given = {**given, "guidance": replace(base.guidance, text=float(guidance))}
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return replace(base, **given)  # type: ignore[arg-type]
     except TypeError as error:
         raise MMCoreError(f"unknown setting: {error}; known are: {', '.join(Settings.__dataclass_fields__)}") from error

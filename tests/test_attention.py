@@ -92,3 +92,16 @@ def test_the_reference_equals_a_loop() -> None:
         ]
         weights = torch.softmax(torch.stack([q[0, 0, i] @ k[0, 0, j] / 8**0.5 for j in seen]), 0)
         torch.testing.assert_close(out[0, 0, i], sum(w * v[0, 0, j] for w, j in zip(weights, seen, strict=True)))
+
+
+@pytest.mark.parametrize("backend", ["dense", "sdpa", "flex"])
+def test_query_heads_may_share_a_key_value_head(backend: str) -> None:
+    """Neighbouring query heads share one: as if each had a copy of it. Float32, absolute tolerance 1e-5."""
+    generator = torch.Generator().manual_seed(0)
+    marks = random_marks(2, 128, generator)
+    q = torch.randn(2, 6, 128, 16, generator=generator)
+    k, v = (torch.randn(2, 2, 128, 16, generator=generator) for _ in range(2))
+    found = attend(q, k, v, make_mask(marks, marks, q.dtype, backend))
+    copies = [torch.stack([t[:, i // 3] for i in range(6)], 1) for t in (k, v)]
+    expected = attend(q, *copies, make_mask(marks, marks, q.dtype, "dense"))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

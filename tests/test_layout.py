@@ -14,21 +14,27 @@ import pytest
 pytestmark = pytest.mark.quick
 
 LAYERS = {
-    0: ("mmcore.document", "mmcore.config", "mmcore.errors"),
+    0: ("mmcore.document", "mmcore.config", "mmcore.errors", "mmcore.replies"),
     1: (
         *(f"mmcore.{name}" for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model")),
-        *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone")),
+        *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone", "translator")),
     ),
-    2: ("mmcore.tokenizers", "mmcore.decoders"),
-    3: ("mmcore.parts", "mmcore.replies", "mmcore.pipeline", "mmcore.loading"),
+    2: ("mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),
+    3: ("mmcore.parts", "mmcore.native", "mmcore.pipeline", "mmcore.loading"),
     4: ("mmcore.training", "mmcore.demo", "mmcore.commands", "mmcore.cli"),
 }
-IGNORANT = (("mmcore.tokenizers", "mmcore.decoders"), ("mmcore.training", "mmcore.demo"))
+IGNORANT = (
+    ("mmcore.tokenizers", "mmcore.decoders"),
+    ("mmcore.tokenizers", "mmcore.families"),
+    ("mmcore.decoders", "mmcore.families"),
+    ("mmcore.training", "mmcore.demo"),
+)
 HOMES = {
     "av": {"mmcore.tokenizers.media", "mmcore.decoders.media"},
     "deepspeed": {"mmcore.training.engine"},
     "webdataset": {"mmcore.training.data"},
     "sentencepiece": {"mmcore.tokenizers.text"},
+    "diffusers": {"mmcore.families.autoencoder"},
 }
 UPWARD = {("mmcore.document", "mmcore.decoders.media"), ("mmcore.document", "mmcore.tokenizers.media")}
 """`Clip.save` and `Clip.open` reach up, inside the call: a medium that could not be opened would be no use."""
@@ -39,6 +45,8 @@ def modules(root: Path) -> dict[str, Path]:
     for folder in ("tokenizers", "decoders", "training", "demo"):
         for path in (root / folder).rglob("*.py"):
             found[".".join(("mmcore", *path.relative_to(root).with_suffix("").parts))] = path
+    for path in (root / "mmcore" / "families").glob("*.py"):
+        found[f"mmcore.families.{path.stem}"] = path
     return found
 
 

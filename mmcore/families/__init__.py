@@ -1,0 +1,9 @@
+"""Released models of other families, driven by this library's own writing loop.
+
+Each family is one module that puts parts together which the others use too; `mmcore.load(FOLDER)` recognises its
+released layout. Nothing here trains.
+
+| family | module | reads and writes |
+|---|---|---|
+| BAGEL (arXiv 2505.14683) | `bagel` | text, pictures |
+"""

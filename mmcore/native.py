@@ -1,0 +1,94 @@
+"""Documents to pieces and back for `MMCoreModel`: the `Translator` of our own model.
+
+translator = NativeTranslator(model.config, tokenizer)
+order = translator.order(request, translator.sizes(request))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcore.config import MMCoreConfig
+from mmcore.decoders.visual import unpatchify
+from mmcore.document import Image, Video
+from mmcore.errors import MMCoreError
+from mmcore.generate import Order, Settings
+from mmcore.replies import Request
+from mmcore.sequence import IMAGE, VIDEO, Patches
+from mmcore.tokenizers.media import fit
+from mmcore.tokenizers.pieces import document_pieces
+from mmcore.tokenizers.text import TextTokenizer
+from mmcore.tokenizers.visual import grid_of
+from mmcore.translator import Size
+
+DEFAULTS = Settings()
+
+
+class NativeTranslator:
+    """See `mmcore.translator.Translator`.
+
+    Args:
+        config: of the model.
+        text: its text tokenizer.
+    """
+
+    settings = editing = DEFAULTS
+
+    def __init__(self, config: MMCoreConfig, text: TextTokenizer) -> None:
+        self.config, self.text = config, text
+
+    @property
+    def frames(self) -> int:
+        """See `Translator`."""
+        return self.config.frames
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """See `Translator`."""
+        c = self.config
+        return {
+            "core": f"{c.depth} blocks of width {c.width}, {c.heads} heads",
+            "decoder": f"{c.decoder_depth} blocks",
+            "patch": "x".join(map(str, c.patch)),
+            "picture": f"{c.height}x{c.width_px}",
+            "clip": f"{c.frames} frames at {c.fps:g} fps",
+            "vocabulary": c.vocab_size,
+            "context": c.context_length,
+        }
+
+    def fit(self, medium: Image | Video) -> Image | Video:
+        """See `Translator`."""
+        c = self.config
+        return fit(medium, (c.height, c.width_px), c.fps, c.context_length)
+
+    def sizes(self, request: Request) -> dict[int, Size]:
+        """See `Translator`."""
+        c, (frames, height, width) = self.config, request.size
+        clips = [m.size[0] for m in request.document.media if isinstance(m, Video)]
+        length = frames or (clips[-1] if clips else c.frames)
+        size = (height or c.height, width or c.width_px)
+        for name, n in (("frames", length), ("height", size[0]), ("width", size[1])):
+            if n < 1:
+                raise MMCoreError(f"{name} must be at least 1, got {n}")
+        return {IMAGE: (1, *size), VIDEO: (length, *size)}
+
+    def order(self, request: Request, sizes: dict[int, Size]) -> Order:
+        """See `Translator`."""
+        return Order(
+            document_pieces(request.document, self.text, self.config.patch),
+            {opener: grid_of(size, self.config.patch) for opener, size in sizes.items()},
+            {"image": IMAGE, "video": VIDEO}.get(request.want),
+            0 if request.want == "text" else 4,
+            request.seed,
+        )
+
+    def words(self, ids: Sequence[int]) -> str:
+        """See `Translator`."""
+        return self.text.decode(ids)
+
+    def medium(self, patches: Patches, size: Size) -> Image | Video:
+        """See `Translator`."""
+        frames = unpatchify(patches.values, patches.grid, self.config.patch, size)
+        return (Image if patches.opener == IMAGE else Video)(frames, self.config.fps, True)
+
+    preview = medium
