@@ -16,6 +16,7 @@ from mmcore.training.flops import Load, forward_flops
 from mmcore.training.optimizers import split_parameters
 from mmcore.training.plain import Engine
 from mmcore.training.plan import GPUS, activation_bytes, make_plan, saved_bytes, state_bytes
+from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import load_recipe
 from mmcore.training.world.tasks import sample_document
 
@@ -27,7 +28,7 @@ def batch(root: Path) -> PackedSequence:
     """Two rows of the world: words, pictures and clips, some padding."""
     tokenizer = root / "mmcore" / "bundled" / "tokenizer.model"
     batches = PackedBatches(sample_document, tokenizer, (4, 16, 16), Layout(2, (120, 130, 150), waiting=12))
-    return next(iter(batches.loader(0)))[0]
+    return next(iter(batches))[0]
 
 
 @pytest.mark.parametrize("preset", ["debug", "peer"])
@@ -67,12 +68,12 @@ def test_states_are_what_an_engine_holds() -> None:
     """Weights, gradients, average and optimizer states of one process after a step, to a thousandth."""
     recipe = load_recipe("debug", ["precision='fp32'"])
     model = MMCoreModel(MMCoreConfig(vocab_size=1024, **PRESETS["debug"]))
-    engine = Engine(model, recipe, "cpu")
+    engine = Engine(model, recipe, Ranks())
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     gradients = sum(p.numel() * 4 for p in model.parameters())
     engine.step()
-    states = [t for o in engine.optimizers for state in o.state.values() for t in state.values()]
+    states = [t for state in engine.optimizer.state.values() for t in state.values()]
     held = {
         "optimizer": sum(t.nbytes for t in states),
         "average": sum(p.nbytes for p in engine.averaged.parameters()),
