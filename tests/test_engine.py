@@ -235,8 +235,8 @@ def test_a_step_averages_over_tokens_not_over_batches(folder: Path) -> None:
     found = [flow_losses(engine.model, b, step_generator(0, i, engine.device)) for i, b in enumerate(batches)]
     tokens = [(losses.text_tokens, losses.flow_tokens) for losses in found]
     assert len(set(tokens)) == 2, "or it would show nothing"
-    text = sum(x.text * x.text_tokens for x in found) / sum(n for n, _ in tokens)
-    flow = sum(x.flow * x.flow_tokens for x in found) / sum(n for _, n in tokens)
+    text = torch.stack([x.text * x.text_tokens for x in found]).sum() / sum(n for n, _ in tokens)
+    flow = torch.stack([x.flow * x.flow_tokens for x in found]).sum() / sum(n for _, n in tokens)
     total = torch.autograd.grad(text + recipe.flow_weight * flow, list(engine.model.parameters()), allow_unused=True)
     norm = torch.stack([g.norm() for g in total if g is not None]).norm()
     report = train_step(engine, batches)

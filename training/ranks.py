@@ -81,5 +81,5 @@ def join(driver: Driver) -> Ranks:
         if "RANK" in os.environ:
             dist.init_process_group(backend)
         else:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # pyright: ignore[reportPrivateImportUsage]
     return Ranks(rank, world, torch.device("cuda", local) if cuda else "cpu")
