@@ -27,7 +27,7 @@ IGNORANT = (("mmcore.tokenizers", "mmcore.decoders"), ("mmcore.training", "mmcor
 HOMES = {
     "av": {"mmcore.tokenizers.media", "mmcore.decoders.media"},
     "deepspeed": {"mmcore.training.engine"},
-    "webdataset": {"mmcore.training.data"},
+    "webdataset": {"mmcore.training.shards"},
     "sentencepiece": {"mmcore.tokenizers.text"},
 }
 UPWARD = {("mmcore.document", "mmcore.decoders.media"), ("mmcore.document", "mmcore.tokenizers.media")}

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel
+from mmcore.training.lora import IN, OUT, AdaptedLinear, merged
 from mmcore.training.muon import Muon
 from mmcore.training.recipe import Recipe
 
@@ -63,10 +64,10 @@ class Engine:
         self.ema = AveragedModel(self.model, multi_avg_fn=partial(average, decay=chosen.ema))
         matrices, rest = split_parameters(self.model)
         products = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
-            Muon(matrices, lr=chosen.muon, weight_decay=chosen.weight_decay, dtype=products),
-            torch.optim.AdamW(rest, lr=chosen.adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-        )
+        adam = torch.optim.AdamW(rest, lr=chosen.adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = (adam,)
+        if matrices:
+            self.optimizers = Muon(matrices, lr=chosen.muon, weight_decay=chosen.weight_decay, dtype=products), adam
         self._rates = tuple(group["lr"] for o in self.optimizers for group in o.param_groups)
         if recipe.compile:
             for block in [*self.model.core.blocks, *self.model.decoder.blocks]:
@@ -143,14 +144,20 @@ class Engine:
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Put the weights that a folder holds into a model, in place; all of them, and no others."""
+    """Put the weights that a folder holds into a model, in place; all of them, and no others.
+
+    A model without adapters takes a tuned folder's merged into its matrices.
+    """
     weights: dict[str, Tensor] = {}
     for shard in sorted(folder.glob("*.safetensors")):
         weights |= load_file(shard)
-    model.load_state_dict(weights, strict=True)
+    adapted = any(isinstance(module, AdaptedLinear) for module in model.modules())
+    model.load_state_dict(weights if adapted else merged(weights), strict=True)
 
 
 def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices that take one vector to another, which Muon steps, and the rest: norms and the embedding."""
-    chosen = {p for p in model.parameters() if p.ndim == 2} - {model.embedding.weight}
-    return [p for p in model.parameters() if p in chosen], [p for p in model.parameters() if p not in chosen]
+    """Matrices that take one vector to another, which Muon steps, and the rest: norms, the embedding, adapters."""
+    learnt = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    apart = {model.embedding.weight, *(p for name, p in learnt if name.endswith((IN, OUT)))}
+    chosen = {p for _, p in learnt if p.ndim == 2} - apart
+    return [p for _, p in learnt if p in chosen], [p for _, p in learnt if p not in chosen]

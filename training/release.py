@@ -12,13 +12,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from mmcore.config import MMCoreConfig
 from mmcore.errors import MMCoreError
 from mmcore.loading import load
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
 from mmcore.tokenizers.text import TextTokenizer
+from mmcore.training.engine import load_weights
 from mmcore.training.evaluate import evaluate
 from mmcore.training.scores import table
 
@@ -78,8 +78,10 @@ def release(run: Path, folder: Path, count: int = 100) -> Pipeline:
     """
     behind = stages(run)
     shutil.rmtree(folder, ignore_errors=True)
-    model = MMCoreModel.from_pretrained(run / "checkpoint" / "ema", dtype=torch.bfloat16)
-    Pipeline(model, TextTokenizer(run / "tokenizer.model")).save(folder)
+    averaged = run / "checkpoint" / "ema"
+    model = MMCoreModel(MMCoreConfig.from_json_file(averaged / "config.json"))
+    load_weights(model, averaged)
+    Pipeline(model.bfloat16(), TextTokenizer(run / "tokenizer.model")).save(folder)
     pipeline = load(folder)
     text = CARD.format(
         parameters=sum(p.numel() for p in model.parameters()) / 1e6,

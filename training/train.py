@@ -14,7 +14,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -25,10 +24,11 @@ from tqdm import tqdm
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel, flow_losses
-from mmcore.training.data import DataState, PackedBatches, Source, step_generator, world_tokenizer
+from mmcore.training.data import DataState, PackedBatches, Source, new_tokenizer, step_generator
 from mmcore.training.engine import Engine, load_weights
+from mmcore.training.lora import add_adapters
 from mmcore.training.recipe import Recipe
-from mmcore.training.world.tasks import sample_document
+from mmcore.training.sources import recipe_source, recipe_words
 
 Report = dict[str, float]
 """One line of the log."""
@@ -46,7 +46,7 @@ def train(
     Args:
         recipe: what to do.
         folder: the run's folder.
-        source: documents by index; None is the world, by the recipe's mixture.
+        source: documents by index; None is what the recipe's `data` names.
         workers: processes that make batches beside the training: 0 or 1.
         on_sample: called every `sample_every` steps with the engine and a path to write to.
     Returns:
@@ -62,19 +62,22 @@ def train(
         raise MMCoreError(f"{folder}: cannot write the run: {error.strerror}; choose another with --out") from error
     tokenizer = folder / "tokenizer.model"
     torch.manual_seed(recipe.seed)
-    config = MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
+    config = shape(recipe)
+    source = source or recipe_source(recipe, config)
     model = MMCoreModel(config)
     if recipe.start:
         begin_from(model, Path(recipe.start), tokenizer)
     if not tokenizer.exists():
-        world_tokenizer(tokenizer, recipe.vocabulary)
+        new_tokenizer(tokenizer, recipe.vocabulary, recipe_words(recipe))
+    if recipe.lora:
+        add_adapters(model, recipe.lora)
     engine = Engine(model, recipe)
     state, samples = DataState(), 0
     if (checkpoint := folder / "checkpoint").exists():
         engine.load(checkpoint)
         position = json.loads((checkpoint / "data.json").read_text())
-        state, samples = DataState(position["next"], tuple(position["waiting"])), position["samples"]
-    source = source or partial(sample_document, mixture=recipe.mixture, most=recipe.solids)
+        state = DataState(position["next"], tuple(position["waiting"]), position.get("broken", 0))
+        samples = position["samples"]
     batches = PackedBatches(source, tokenizer, config.patch, recipe.layout, state, recipe.seed)
     began, seen = time.perf_counter(), 0
     recent: list[Report] = []
@@ -103,11 +106,27 @@ def train(
     return engine
 
 
+def shape(recipe: Recipe) -> MMCoreConfig:
+    """The configuration of the model that a recipe trains."""
+    if recipe.preset != "start":
+        return MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
+    file = weights_folder(Path(recipe.start)) / "config.json"
+    try:
+        return MMCoreConfig.from_json_file(file)
+    except (OSError, ValueError, TypeError) as error:
+        raise MMCoreError(f"{file}: cannot read the shape to start from: {error}; change start=") from error
+
+
+def weights_folder(source: Path) -> Path:
+    """Of a run the folder of its averaged weights, of a model folder that itself."""
+    averaged = source / "checkpoint" / "ema"
+    return averaged if averaged.is_dir() else source
+
+
 def begin_from(model: MMCoreModel, source: Path, tokenizer: Path) -> None:
     """Put a model folder's weights, or a run's averaged ones, into a model, and its tokenizer into place."""
-    averaged = source / "checkpoint" / "ema"
     try:
-        load_weights(model, averaged if averaged.is_dir() else source)
+        load_weights(model, weights_folder(source))
         shutil.copyfile(source / "tokenizer.model", tokenizer)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -133,7 +152,7 @@ def save_checkpoint(engine: Engine, state: DataState, samples: int, folder: Path
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     engine.save(partial)
-    position = {"next": state.next, "waiting": state.waiting, "samples": samples}
+    position = {"next": state.next, "waiting": state.waiting, "broken": state.broken, "samples": samples}
     (partial / "data.json").write_text(json.dumps(position))
     if folder.exists():
         folder.rename(old)
