@@ -20,7 +20,7 @@ from mmcore.tokenizers.text import TextTokenizer
 from mmcore.training.data import DataState, Layout, PackedBatches
 from mmcore.training.recipe import load_recipe
 from mmcore.training.shards import Sample, Shards, write_shards
-from mmcore.training.sources import BLOCK, Mixture, Part, Shuffled, recipe_source, recipe_words
+from mmcore.training.sources import BLOCK, Mixture, Shuffled, recipe_source, recipe_words
 from tests.conftest import noise_clip
 
 webdataset = pytest.importorskip("webdataset")
@@ -129,14 +129,9 @@ def test_processes_share_every_epoch_out(count: int, world: int, workers: int, e
     """Whatever the number of processes and of workers in each: an epoch holds every document once, all together."""
     shuffled = Shuffled([None] * count, MMCoreConfig(), seed)  # type: ignore[arg-type]
     drawn: dict[int, list[int]] = {}
-    for rank in range(world):
-        for worker in range(workers):
-            told: list[int] = []
-            mine = Part(Part(told.append, rank, world), worker, workers)  # type: ignore[arg-type]
-            for i in range(-(-(epoch + 1) * count // (world * workers))):
-                mine(i)
-            for index in told:
-                drawn.setdefault(index // count, []).append(shuffled.place(index))
+    for first in range(world * workers):
+        for index in range(first, (epoch + 1) * count, world * workers):
+            drawn.setdefault(index // count, []).append(shuffled.place(index))
     for e in range(epoch + 1):
         assert sorted(drawn[e]) == list(range(count))
 
@@ -192,7 +187,7 @@ def test_broken_documents_are_counted_and_left_out(shards: Shards, root: Path, c
 @pytest.mark.parametrize("workers", [0, 1])
 def test_data_that_cannot_be_used_is_an_error(tmp_path: Path, root: Path, monkeypatch, workers: int) -> None:
     """Not an endless search; one line, from a process of its own too."""
-    monkeypatch.setattr("mmcore.training.data.PATIENCE", 20)
+    monkeypatch.setattr("mmcore.training.data.IN_VAIN", 20)
     stream = batches(numbers(5, tmp_path / "data"), root)
     stream.layout = Layout(rows=1, room=(2, 2, 2))
     with pytest.raises(MMCoreError, match=r"^none of the last 20 documents") as found:

@@ -29,7 +29,7 @@ Source = Callable[[int], Document]
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 1000
+IN_VAIN = 1000
 """So many documents in a row that cannot be used are an error."""
 
 VALIDATION = 2**40
@@ -114,9 +114,9 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
                     if all(n <= room for n, room in zip(strip.lengths, layout.room, strict=True)):
                         waiting[at], in_vain = strip, -1
                 at, in_vain = at + 1, in_vain + 1
-                if in_vain == PATIENCE:
+                if in_vain == IN_VAIN:
                     raise MMCoreError(
-                        f"none of the last {PATIENCE} documents could be used: they are broken, or take more than "
+                        f"none of the last {IN_VAIN} documents could be used: they are broken, or take more than "
                         f"layout.room={list(layout.room)}; look at them with: mmcore data check"
                     )
             lengths = {i: strip.lengths for i, strip in waiting.items()}

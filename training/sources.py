@@ -1,7 +1,7 @@
 """Where training's documents come from: the world, shards, or a mixture of both, always by index.
 
     source = recipe_source(recipe, config)       # recipe.data names folders of shards with their weights
-    mine = Part(source, rank, world)             # every world-th document, for one of several processes
+    source(rank + i * world)                     # the i-th document of one of several processes
 
 Everything follows from the index: a document's place in the mixture, its epoch, its place in that epoch's order. So a
 run resumes to the sample, and processes that share the indexes out share the documents out, with no word between them.
@@ -33,25 +33,6 @@ BLOCK = 1000
 
 READ_FOR_WORDS = 1000
 """Documents of each source that a new text tokenizer learns from."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one of several processes draws; together they draw what one alone would.
-
-    Args:
-        source: documents by index.
-        rank: which process, from 0.
-        world: how many there are.
-    """
-
-    source: Source
-    rank: int
-    world: int
-
-    def __call__(self, index: int) -> Document:
-        """The process's own `index`-th document."""
-        return self.source(index * self.world + self.rank)
 
 
 @lru_cache(maxsize=4)
