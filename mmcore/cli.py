@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 from mmcore.commands import COMMANDS
+from mmcore.data_commands import add_data_commands
 from mmcore.errors import MMCoreError
 
 
@@ -81,6 +82,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("recipe", help="a bundled recipe's name or a .toml file")
     made.add_argument("changes", nargs="*", metavar="key=value", help="lines of the recipe to change")
     made.add_argument("--out", help="the run's folder (default: runs/RECIPE); a run that has begun goes on")
+
+    example = "mmcore data convert image-text photos.jsonl shards"
+    add_data_commands(command("data", "make, check and filter shards of documents", example, model=False))
 
     made = command("eval", "score a model on documents that it was not trained on", "mmcore eval --tasks t2v,edit")
     made.add_argument("--count", "--n", type=int, default=12, help="documents for each task (default 12)")

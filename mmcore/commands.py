@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmcore.data_commands import data
 from mmcore.errors import MMCoreError
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "chat": chat,
     "demo": demo,
     "train": train,
+    "data": data,
     "eval": evaluate,
     "info": info,
     "bench": bench,

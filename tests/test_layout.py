@@ -21,13 +21,13 @@ LAYERS = {
     ),
     2: ("mmcore.tokenizers", "mmcore.decoders"),
     3: ("mmcore.parts", "mmcore.replies", "mmcore.pipeline", "mmcore.loading"),
-    4: ("mmcore.training", "mmcore.demo", "mmcore.commands", "mmcore.cli"),
+    4: ("mmcore.training", "mmcore.demo", "mmcore.commands", "mmcore.data_commands", "mmcore.cli"),
 }
 IGNORANT = (("mmcore.tokenizers", "mmcore.decoders"), ("mmcore.training", "mmcore.demo"))
 HOMES = {
     "av": {"mmcore.tokenizers.media", "mmcore.decoders.media"},
     "deepspeed": {"mmcore.training.engine"},
-    "webdataset": {"mmcore.training.shards"},
+    "webdataset": {"mmcore.training.data"},
     "sentencepiece": {"mmcore.tokenizers.text"},
 }
 UPWARD = {("mmcore.document", "mmcore.decoders.media"), ("mmcore.document", "mmcore.tokenizers.media")}

@@ -23,8 +23,6 @@ from mmcore.training.shards import Sample, Shards, write_shards
 from mmcore.training.sources import BLOCK, Mixture, Shuffled, recipe_source, recipe_words
 from tests.conftest import noise_clip
 
-webdataset = pytest.importorskip("webdataset")
-
 
 def document(i: int) -> Document:
     media = Video(noise_clip(i, 3), 8.0, True) if i % 3 else Image(noise_clip(i, 1), learn=True)
@@ -51,6 +49,7 @@ def test_documents_come_back_as_they_went(shards: Shards, tmp_path: Path) -> Non
 
 
 def test_webdataset_reads_what_is_written(shards: Shards) -> None:
+    webdataset = pytest.importorskip("webdataset")
     read = list(webdataset.WebDataset([str(p) for p in shards.paths], shardshuffle=False))
     assert [r["__key__"] for r in read] == [f"{i:08d}" for i in range(11)]
     for i, sample in enumerate(read):
@@ -59,7 +58,8 @@ def test_webdataset_reads_what_is_written(shards: Shards) -> None:
 
 
 def test_shards_of_others_are_read(tmp_path: Path) -> None:
-    """Written by webdataset, keys with folders, the JSON in the midst, no index; and an index of another file."""
+    """Written by webdataset, keys with folders, the JSON in the midst, and an index of another file."""
+    webdataset = pytest.importorskip("webdataset")
     pixels = io.BytesIO()
     Image(noise_clip(0, 1)).save(tmp_path / "a.png")
     pixels.write((tmp_path / "a.png").read_bytes())
