@@ -160,3 +160,10 @@ def test_wrong_kinds_and_missing_files(here: Path, capsys: pytest.CaptureFixture
     assert "kind must be one of image-text, video-text" in capsys.readouterr().err
     assert main(["data", "convert", "image-text", "rows.jsonl", "out"]) == 2
     assert "rows.jsonl: cannot read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["convert", "check", "build"])
+def test_every_action_has_an_example(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["data", action, "--help"])
+    assert done.value.code == 0 and f"example: mmcore data {action} " in capsys.readouterr().out
