@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 from mmcore.commands import COMMANDS
+from mmcore.data_commands import add_data_commands
 from mmcore.errors import MMCoreError
 
 
@@ -102,6 +103,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--positions", type=float, help="positions to train on in all, for days")
     made.add_argument("--price", type=float, help="of a GPU for an hour, for cost")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    example = "mmcore data convert image-text photos.jsonl shards"
+    add_data_commands(command("data", "make, check and filter shards of documents", example, model=False))
 
     made = command("eval", "score a model on documents that it was not trained on", "mmcore eval --tasks t2v,edit")
     made.add_argument("--count", "--n", type=int, default=12, help="documents for each task (default 12)")

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmcore.data_commands import data
 from mmcore.errors import MMCoreError
 
 if TYPE_CHECKING:
@@ -244,6 +245,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
     "export": export,
     "plan": plan,
+    "data": data,
     "eval": evaluate,
     "info": info,
     "bench": bench,

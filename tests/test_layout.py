@@ -21,7 +21,7 @@ LAYERS = {
     ),
     2: ("mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),
     3: ("mmcore.parts", "mmcore.native", "mmcore.pipeline", "mmcore.loading"),
-    4: ("mmcore.training", "mmcore.demo", "mmcore.commands", "mmcore.cli"),
+    4: ("mmcore.training", "mmcore.demo", "mmcore.commands", "mmcore.data_commands", "mmcore.cli"),
 }
 IGNORANT = (
     ("mmcore.tokenizers", "mmcore.decoders"),

@@ -65,22 +65,28 @@ def train_text_tokenizer(texts: Iterable[str], size: int, path: str | Path) -> T
         texts: what to learn from.
         size: number of ids, special tokens and 256 bytes included.
         path: where the model goes.
+    Raises:
+        MMCoreError: the texts hold too few words for so many ids, or too many characters for so few.
     """
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(texts),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=size,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        pad_id=PAD,
-        unk_id=UNK,
-        bos_id=-1,
-        eos_id=-1,
-        control_symbols=list(SPECIALS),
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.Train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=size,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            pad_id=PAD,
+            unk_id=UNK,
+            bos_id=-1,
+            eos_id=-1,
+            control_symbols=list(SPECIALS),
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).rpartition("] ")[2]
+        raise MMCoreError(f"a vocabulary of {size} cannot be learnt from these texts: {reason}") from error
     Path(path).write_bytes(model.getvalue())
     return TextTokenizer(path)

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmcore.errors import MMCoreError
+from mmcore.training.lora import AdaptedLinear, merged
 
 
 @contextmanager
@@ -100,11 +101,15 @@ class Shards:
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Put the weights that a folder holds into a model, in place; all of them, and no others."""
+    """Put the weights that a folder holds into a model, in place; all of them, and no others.
+
+    A model without adapters takes a tuned folder's merged into its matrices.
+    """
     weights: dict[str, Tensor] = {}
     for shard in sorted(folder.glob("*.safetensors")):
         weights |= load_file(shard)
-    model.load_state_dict(weights, strict=True)
+    adapted = any(isinstance(module, AdaptedLinear) for module in model.modules())
+    model.load_state_dict(weights if adapted else merged(weights), strict=True)
 
 
 @torch.no_grad()

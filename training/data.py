@@ -8,7 +8,8 @@ Everything follows from the index of a document, so that a run resumes exactly f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +19,18 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mmcore.attention import CONTEXT, TEXT
 from mmcore.document import Document
-from mmcore.document import Text as TextSegment
+from mmcore.errors import MMCoreError
 from mmcore.sequence import PackedSequence, Patches, Strip, document_strip, pack
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer, train_text_tokenizer
-from mmcore.training.world.tasks import sample_document
 
 Source = Callable[[int], Document]
 """Any documents, by index."""
+
+logger = logging.getLogger(__name__)
+
+IN_VAIN = 1000
+"""So many documents in a row that cannot be used are an error."""
 
 VALIDATION = 2**40
 """World documents from this index on are never trained on."""
@@ -62,10 +67,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class DataState:
-    """Where a stream of batches stands: the next index, and the documents drawn but not used yet."""
+    """Where a stream of batches stands: the next index, the documents drawn but not used yet, how many were broken."""
 
     next: int = 0
     waiting: tuple[int, ...] = ()
+    broken: int = 0
 
 
 class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
@@ -95,21 +101,35 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         self.layout, self.state, self.seed, self.stride = layout, state or DataState(), seed, stride
 
     def __iter__(self) -> Iterator[tuple[PackedSequence, DataState]]:
-        """Batches, each with the state from which the next one follows."""
+        """Batches, each with the state from which the next one follows.
+
+        Raises:
+            MMCoreError: nothing that the source gives can be used. A single broken document is left out with a warning.
+        """
         text, layout = TextTokenizer(self.tokenizer), self.layout
-        at = self.state.next
+        at, broken, in_vain = self.state.next, self.state.broken, 0
         waiting = {i: self.strip(i, text) for i in self.state.waiting}
         while True:
             while len(waiting) < layout.waiting:
-                strip = self.strip(at, text)
-                if all(n <= room for n, room in zip(strip.lengths, layout.room, strict=True)):
-                    waiting[at] = strip
-                at += self.stride
+                try:
+                    strip = self.strip(at, text)
+                except MMCoreError as error:
+                    broken += 1
+                    logger.warning("left out, the %d. broken document: %s", broken, error)
+                else:
+                    if all(n <= room for n, room in zip(strip.lengths, layout.room, strict=True)):
+                        waiting[at], in_vain = strip, -1
+                at, in_vain = at + self.stride, in_vain + 1
+                if in_vain == IN_VAIN:
+                    raise MMCoreError(
+                        f"none of the last {IN_VAIN} documents could be used: they are broken, or take more than "
+                        f"layout.room={list(layout.room)}; look at them with: mmcore data check"
+                    )
             lengths = {i: strip.lengths for i, strip in waiting.items()}
             chosen = fill_rows(lengths, layout.rows, layout.room)
             rows = [[waiting.pop(i) for i in row] for row in chosen]
             batch = pack(rows, int(np.prod(self.patch)) * 3, layout.room)
-            yield batch, DataState(at, tuple(waiting))
+            yield batch, DataState(at, tuple(waiting), broken)
 
     def strip(self, index: int, text: TextTokenizer) -> Strip:
         """One document as positions."""
@@ -169,10 +189,8 @@ def fill_rows(lengths: dict[int, tuple[int, int, int]], rows: int, room: tuple[i
     return chosen
 
 
-def world_tokenizer(path: Path, size: int, documents: int = 1000) -> TextTokenizer:
-    """Train a text tokenizer on the world's words and all printable ASCII."""
-    drawn = (sample_document(VALIDATION - 1 - i) for i in range(documents))
-    texts = [s.text for document in drawn for s in document if isinstance(s, TextSegment)]
+def new_tokenizer(path: Path, size: int, texts: Iterable[str]) -> TextTokenizer:
+    """Train a text tokenizer on some texts and all printable ASCII."""
     alphabet = " ".join(chr(c) for c in range(33, 127))
     return train_text_tokenizer([*texts, *[alphabet] * 20], size, path)
 

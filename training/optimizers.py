@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcore.model import MMCoreModel
+from mmcore.training.lora import IN, OUT
 from mmcore.training.muon import Muon
 from mmcore.training.recipe import Recipe
 
@@ -39,9 +40,11 @@ def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int, 
 
 
 def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices that take one vector to another, which Muon steps, and the rest: norms and the embedding."""
-    chosen = {p for p in model.parameters() if p.ndim == 2} - {model.embedding.weight}
-    return [p for p in model.parameters() if p in chosen], [p for p in model.parameters() if p not in chosen]
+    """Matrices that take one vector to another, which Muon steps, and the rest: norms, the embedding, adapters."""
+    learnt = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    apart = {model.embedding.weight, *(p for name, p in learnt if name.endswith((IN, OUT)))}
+    chosen = {p for _, p in learnt if p.ndim == 2} - apart
+    return [p for _, p in learnt if p in chosen], [p for _, p in learnt if p not in chosen]
 
 
 class Several(torch.optim.Optimizer):
@@ -73,7 +76,7 @@ def make_optimizer(model: MMCoreModel, recipe: Recipe) -> torch.optim.Optimizer:
     """
     chosen = recipe.optimizer
     matrices, rest = split_parameters(model)
-    if not chosen.muon:
+    if not chosen.muon or not matrices:
         groups = [{"params": matrices, "weight_decay": chosen.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=chosen.adam, betas=(0.9, 0.95), fused=True)
     products = torch.bfloat16 if recipe.precision == "bf16" else torch.float32

@@ -4,8 +4,8 @@
 
 Weights, gradients and optimizer states are counted; what a step keeps for its backward pass is traced, block by block,
 through tensors that hold nothing (`FakeTensorMode`), so a model of any size is planned in seconds on any machine. Speed
-follows from arithmetic (`flops`), the GPU's peak and the share of it that is reached, which nobody knows beforehand. Not
-counted: what libraries take, and the weights that ZeRO 3 gathers for the block at hand.
+follows from arithmetic (`flops`), the GPU's peak and the share of it that is reached, which nobody knows beforehand.
+Not counted: what libraries take, and the weights that ZeRO 3 gathers for the block at hand.
 """
 
 from __future__ import annotations

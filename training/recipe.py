@@ -7,15 +7,15 @@ A key that no recipe knows is an error, and the resolved recipe is saved with th
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from mmcore.config import PRESETS
 from mmcore.errors import MMCoreError
 from mmcore.training.data import Layout
+from mmcore.training.tables import from_table
 from mmcore.training.world.tasks import MIXTURES
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -83,8 +83,12 @@ class Recipe:
     """A training run.
 
     Args:
-        preset: one of `mmcore.config.PRESETS`.
+        preset: one of `mmcore.config.PRESETS`; "start" takes shape and vocabulary of what the run begins with.
         start: a run, or a model's folder, whose weights and tokenizer this run begins with; "" begins from nothing.
+        data: folders of shards, each with its weight in the mixture; the name "world" is the procedural world, as is
+            an empty table. In a file or on the command line a single folder's path is enough.
+        lora: rank of the adapters that are trained in place of the core's matrices and all the rest; 0 trains
+            everything (see `lora`).
         mixture: one of `mmcore.training.world.tasks.MIXTURES`, where the world is the source.
         solids: how many solids a scene of the world has at most, 1 to 4, before anything is added to it.
         vocabulary: number of text tokens.
@@ -107,6 +111,8 @@ class Recipe:
 
     preset: str = "tiny"
     start: str = ""
+    data: dict[str, float] = field(default_factory=dict)
+    lora: int = 0
     mixture: str = "all"
     solids: int = 4
     vocabulary: int = 1024
@@ -127,6 +133,8 @@ class Recipe:
     engine: Driver = field(default_factory=Driver)
 
     def __post_init__(self) -> None:
+        if self.engine.zero and self.lora:
+            raise MMCoreError(f"lora={self.lora} is for engine.zero=0: adapters are too small to be split over ranks")
         if self.engine.zero and self.optimizer.muon:
             raise MMCoreError(
                 f"engine.zero={self.engine.zero} leaves each rank pieces of matrices, and Muon needs whole ones, with "
@@ -155,9 +163,17 @@ def load_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> 
         raise MMCoreError(f"{path}: cannot read the recipe: {error}") from error
     for change in changes:
         _apply(table, change)
-    recipe = _build(Recipe, table, str(path))
-    if recipe.preset not in PRESETS:
-        raise MMCoreError(f"{path}: preset must be one of {', '.join(PRESETS)}, got {recipe.preset!r}")
+    if isinstance(folder := table.get("data"), str):
+        table["data"] = {folder: 1.0}
+    recipe = from_table(Recipe, table, str(path))
+    if recipe.preset not in (*PRESETS, "start"):
+        raise MMCoreError(f"{path}: preset must be one of {', '.join(PRESETS)}, start, got {recipe.preset!r}")
+    if recipe.preset == "start" and not recipe.start:
+        raise MMCoreError(f'{path}: preset is "start", but there is nothing to start from; add start=MODEL_FOLDER')
+    if any(weight <= 0 for weight in recipe.data.values()):
+        raise MMCoreError(f"{path}: the weights of data must be above 0, got {recipe.data}")
+    if recipe.lora < 0:
+        raise MMCoreError(f"{path}: lora must be 0 or the rank of the adapters, got {recipe.lora}")
     if recipe.mixture not in MIXTURES:
         raise MMCoreError(f"{path}: mixture must be one of {', '.join(MIXTURES)}, got {recipe.mixture!r}")
     if not 1 <= recipe.solids <= 4:
@@ -179,26 +195,3 @@ def _apply(table: dict[str, Any], change: str) -> None:
         table[last] = tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:
         table[last] = value
-
-
-def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
-    """A dataclass from a TOML table, checked."""
-    types = get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in types:
-            raise MMCoreError(f"{where}: unknown key {key!r}; known are: {', '.join(types)}")
-        wanted = types[key]
-        if dataclasses.is_dataclass(wanted):
-            if not isinstance(value, dict):
-                raise MMCoreError(f"{where}: {key!r} is a table, got {value!r}")
-            values[key] = _build(wanted, value, f"{where}: {key}")  # type: ignore[arg-type]
-        elif wanted is float and type(value) in (int, float):
-            values[key] = float(value)
-        elif isinstance(wanted, type) and type(value) is wanted:
-            values[key] = value
-        elif isinstance(value, list) and len(value) == 3 and all(type(v) is int for v in value):
-            values[key] = tuple(value)
-        else:
-            raise MMCoreError(f"{where}: {key} must be {getattr(wanted, '__name__', wanted)}, got {value!r}")
-    return kind(**values)

@@ -30,12 +30,13 @@ from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel
 from mmcore.sequence import IGNORE, PackedSequence
 from mmcore.training.checkpoints import load_averaged, load_weights, recover, replace, writing
-from mmcore.training.data import DataState, PackedBatches, Source, Turns, step_generator, world_tokenizer
+from mmcore.training.data import DataState, PackedBatches, Source, Turns, new_tokenizer, step_generator
 from mmcore.training.engine import make_engine
+from mmcore.training.lora import add_adapters
 from mmcore.training.plain import Engine
 from mmcore.training.ranks import join
 from mmcore.training.recipe import Recipe
-from mmcore.training.world.tasks import sample_document
+from mmcore.training.sources import recipe_source, recipe_words
 
 Report = dict[str, float]
 """One line of the log."""
@@ -56,7 +57,7 @@ def train(
     Args:
         recipe: what to do.
         folder: the run's folder, the same for all ranks.
-        source: documents by index; None is the world, by the recipe's mixture.
+        source: documents by index; None is what the recipe's `data` names.
         workers: processes that make batches beside each rank: 0 or 1.
         on_sample: called every `sample_every` steps, on every rank, with the engine and a path to write to.
     Returns:
@@ -71,12 +72,15 @@ def train(
         begin_folder(recipe, folder)
         recover(checkpoint)
     torch.manual_seed(recipe.seed)
-    config = MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
+    config = shape(recipe)
+    source = source or recipe_source(recipe, config)
     model = MMCoreModel(config)
     if recipe.start:
         begin_from(model, Path(recipe.start), tokenizer if first else None)
     if first and not tokenizer.exists():
-        world_tokenizer(tokenizer, recipe.vocabulary)
+        new_tokenizer(tokenizer, recipe.vocabulary, recipe_words(recipe))
+    if recipe.lora:
+        add_adapters(model, recipe.lora)
     ranks.wait()
     engine = make_engine(model, recipe, ranks)
     count = recipe.engine.batches
@@ -84,7 +88,6 @@ def train(
     if checkpoint.exists():
         engine.load(checkpoint)
         states, samples = load_position(checkpoint, states, count)
-    source = source or partial(sample_document, mixture=recipe.mixture, most=recipe.solids)
     deal = partial(PackedBatches, source, tokenizer, config.patch, recipe.layout, seed=recipe.seed, stride=count)
     loader = Turns([deal(state=state) for state in states.values()]).loader(workers)
     began, seen, skipped = time.perf_counter(), 0, 0
@@ -129,6 +132,19 @@ def begin_folder(recipe: Recipe, folder: Path) -> None:
         raise MMCoreError(f"{folder}: cannot write the run: {error.strerror}; choose another with --out") from error
 
 
+def shape(recipe: Recipe) -> MMCoreConfig:
+    """The configuration of the model that a recipe trains."""
+    if recipe.preset != "start":
+        return MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
+    start = Path(recipe.start)
+    folders = (start / "checkpoint" / "shards", start / "checkpoint" / "ema")
+    file = next((folder for folder in folders if folder.is_dir()), start) / "config.json"
+    try:
+        return MMCoreConfig.from_json_file(file)
+    except (OSError, ValueError, TypeError) as error:
+        raise MMCoreError(f"{file}: cannot read the shape to start from: {error}; change start=") from error
+
+
 def begin_from(model: MMCoreModel, source: Path, tokenizer: Path | None) -> None:
     """Put a model folder's weights, or a run's averaged ones, into a model, and its tokenizer into place."""
     checkpoint = source / "checkpoint"
@@ -157,12 +173,15 @@ def drawn(loader: DataLoader, engine: Engine) -> Iterator[list[tuple[PackedSeque
     """What a loader gives.
 
     Raises:
-        MMCoreError: the process that makes batches has died or hangs.
+        MMCoreError: the process that makes batches has died or hangs, or found nothing that can be used.
     """
     batches = iter(loader)
     while True:
         try:
             made = next(batches)
+        except MMCoreError as error:
+            line = str(error).strip().splitlines()[-1]  # another process sends its traceback along
+            raise MMCoreError(line.removeprefix(f"{MMCoreError.__module__}.{MMCoreError.__name__}: ")) from error
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             raise MMCoreError(
@@ -226,7 +245,9 @@ def load_position(checkpoint: Path, streams: Mapping[int, DataState], count: int
     if (before := whole.get("streams", 1)) != count:
         raise MMCoreError(f"{checkpoint}: written with engine.batches={before}; go on with the same, not {count}")
     read = {stream: json.loads(position_file(checkpoint, stream).read_text()) for stream in streams}
-    return {s: DataState(at["next"], tuple(at["waiting"])) for s, at in read.items()}, whole["samples"]
+    return {s: DataState(at["next"], tuple(at["waiting"]), at.get("broken", 0)) for s, at in read.items()}, whole[
+        "samples"
+    ]
 
 
 def save_checkpoint(engine: Engine, states: Mapping[int, DataState], samples: int, folder: Path) -> None:
@@ -240,7 +261,7 @@ def save_checkpoint(engine: Engine, states: Mapping[int, DataState], samples: in
             ranks.wait()
             engine.save(made)
             for stream, state in states.items():
-                position = {"next": state.next, "waiting": state.waiting}
+                position = {"next": state.next, "waiting": state.waiting, "broken": state.broken}
                 position |= {"samples": samples, "streams": engine.recipe.engine.batches}
                 position_file(made, stream).write_text(json.dumps(position))
             ranks.wait()
