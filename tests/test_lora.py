@@ -16,8 +16,8 @@ from mmcore.pipeline import Pipeline
 from mmcore.sequence import document_strip, pack
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer
+from mmcore.training.checkpoints import load_weights
 from mmcore.training.data import Layout
-from mmcore.training.engine import load_weights
 from mmcore.training.lora import IN, OUT, AdaptedLinear, add_adapters, merged
 from mmcore.training.recipe import Recipe, load_recipe
 from mmcore.training.train import train

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.tokenizers.text import TextTokenizer
-from mmcore.training.data import DataState, Layout, PackedBatches
+from mmcore.training.data import DataState, Layout, PackedBatches, Turns
 from mmcore.training.recipe import load_recipe
 from mmcore.training.shards import Sample, Shards, write_shards
 from mmcore.training.sources import BLOCK, Mixture, Shuffled, recipe_source, recipe_words
+from mmcore.training.train import drawn
 from tests.conftest import noise_clip
 
 
@@ -191,7 +193,7 @@ def test_data_that_cannot_be_used_is_an_error(tmp_path: Path, root: Path, monkey
     stream = batches(numbers(5, tmp_path / "data"), root)
     stream.layout = Layout(rows=1, room=(2, 2, 2))
     with pytest.raises(MMCoreError, match=r"^none of the last 20 documents") as found:
-        next(iter(stream.loader(workers)))
+        next(drawn(Turns([stream]).loader(workers), SimpleNamespace(done=0)))  # type: ignore[arg-type]
     assert "\n" not in str(found.value)
 
 
