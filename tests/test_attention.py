@@ -102,6 +102,6 @@ def test_query_heads_may_share_a_key_value_head(backend: str) -> None:
     q = torch.randn(2, 6, 128, 16, generator=generator)
     k, v = (torch.randn(2, 2, 128, 16, generator=generator) for _ in range(2))
     found = attend(q, k, v, make_mask(marks, marks, q.dtype, backend))
-    copies = [torch.stack([t[:, i // 3] for i in range(6)], 1) for t in (k, v)]
-    expected = attend(q, *copies, make_mask(marks, marks, q.dtype, "dense"))
+    keys, values = (torch.stack([t[:, i // 3] for i in range(6)], 1) for t in (k, v))
+    expected = attend(q, keys, values, make_mask(marks, marks, q.dtype, "dense"))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

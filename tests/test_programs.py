@@ -39,7 +39,7 @@ class Echo(Pipeline):
 
     def stream(self, requests, settings=Settings()) -> Iterator[Update]:  # noqa: B008
         (request,) = requests
-        self.asked.append((request, settings))
+        self.asked.append((request, settings or Settings()))
         if "too long" in request.document.text:
             raise MMCoreError("the document takes 9 positions, the model holds 8")
         for word in ("here ", "it is"):
