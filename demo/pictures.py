@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
         clip = model.generate_video("a red ball slides to the left").save(Path(place) / "out.mp4")
         enlarged(Video.open(clip)).save(folder / "red.gif")
         enlarged(model.edit(clip, "make the ball blue")).save(folder / "blue.gif")
-        still = model.generate_image("a large green cone at night").save(Path(place) / "cone.png")
+        still = model.generate_image("a large green cone in a gray room").save(Path(place) / "cone.png")
         chat = model.chat()
         chat.send(clip, "what is this?")
         chat.send(still, "what do you see?")
