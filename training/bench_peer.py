@@ -6,7 +6,8 @@ Both have width 256 and six blocks in all, take 3072-number pixel patches, predi
 blocks compiled, as in our recipes), and make 25 guided Euler steps (so 25 evaluations with and 25 without the
 condition) with their caches, not compiled. All is done in float32 and in bf16, and each is given the faster of the two,
 which depends on the processor: both train in autocast; to sample, ours is cast, and the peer, which cannot be, runs in
-autocast. Our attention is the dense one, the fastest for rows so short. Each runs in a process of its own, in turns, and the best of two turns counts.
+autocast. Our attention is the dense one, the fastest for rows so short. Each runs in a process of its own, in turns,
+and the best of two turns counts.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def ours() -> dict[str, float]:
         for dtype in (torch.float32, torch.bfloat16):
             writer = MMCoreModel(model.config).eval().to(dtype)
             writer.backend = "dense"
-            seconds.append(best(lambda w=Native(writer), o=orders: list(write(w, o, settings)), 2))
+            backbone = Native(writer)
+            seconds.append(best(lambda b=backbone, o=orders: list(write(b, o, settings)), 2))
         found[name] = min(seconds)
     return found
 
