@@ -36,8 +36,8 @@ def test_python_blocks(code: str, tmp_path: Path) -> None:
 def test_shell_blocks(code: str, tmp_path: Path) -> None:
     script = f'set -euo pipefail\nmmcore() {{ "{sys.executable}" -m mmcore "$@"; }}\n{code}'
     run(["bash", "-c", script], tmp_path)
-    assert (tmp_path / "blue.mp4").stat().st_size > 0
-    assert (tmp_path / "talk" / "document.json").exists()
+    for name in re.findall(r"(?:-o|--out) (\S+)", code):
+        assert (tmp_path / name).stat().st_size > 0
 
 
 def run(command: list[str], folder: Path) -> None:
