@@ -101,3 +101,9 @@ def test_a_large_plan_is_made_without_its_memory() -> None:
     assert 6.5e9 < plan.parameters < 7.5e9
     assert sum(plan.memory.values()) < GPUS["h100"].memory
     assert sum(make_plan(load_recipe("tiny", size), 64, GPUS["h100"], 0.4).memory.values()) > GPUS["h100"].memory
+
+
+def test_a_run_from_a_model_folder_has_its_shape(root: Path) -> None:
+    recipe = load_recipe("finetune", [f"start='{root / 'mmcore' / 'bundled'}'"])
+    model = MMCoreModel(MMCoreConfig.from_pretrained(root / "mmcore" / "bundled"))
+    assert make_plan(recipe, 1, GPUS["h100"], 0.4).parameters == sum(p.numel() for p in model.parameters())

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmcore.attention import Mask
-from mmcore.config import PRESETS, MMCoreConfig
+from mmcore.config import MMCoreConfig
 from mmcore.core import Block
 from mmcore.decoder import DecoderBlock
 from mmcore.model import MMCoreModel
@@ -27,6 +27,7 @@ from mmcore.pyramid import Floors, Planes, PyramidDown, PyramidUp
 from mmcore.training.flops import Load, forward_flops
 from mmcore.training.optimizers import split_parameters
 from mmcore.training.recipe import Recipe
+from mmcore.training.train import shape
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def make_plan(recipe: Recipe, gpus: int, gpu: Gpu, reached: float) -> Plan:
         gpu: of which kind.
         reached: share of the peak that is reached, in (0, 1]: model FLOPs utilization (arXiv 2204.02311).
     """
-    config = MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
+    config = shape(recipe)
     load = Load.full(recipe.layout.rows, recipe.layout.room)
     with torch.device("meta"):
         model = MMCoreModel(config)

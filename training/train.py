@@ -245,9 +245,8 @@ def load_position(checkpoint: Path, streams: Mapping[int, DataState], count: int
     if (before := whole.get("streams", 1)) != count:
         raise MMCoreError(f"{checkpoint}: written with engine.batches={before}; go on with the same, not {count}")
     read = {stream: json.loads(position_file(checkpoint, stream).read_text()) for stream in streams}
-    return {s: DataState(at["next"], tuple(at["waiting"]), at.get("broken", 0)) for s, at in read.items()}, whole[
-        "samples"
-    ]
+    states = {s: DataState(at["next"], tuple(at["waiting"]), at.get("broken", 0)) for s, at in read.items()}
+    return states, whole["samples"]
 
 
 def save_checkpoint(engine: Engine, states: Mapping[int, DataState], samples: int, folder: Path) -> None:
