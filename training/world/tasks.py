@@ -98,7 +98,7 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
             )
             segments += [user(rng, asked), Text(said, True)]
             continue
-        if kind == "new" and rng.random() < 0.25:
+        if kind == "new" and rng.random() < 0.4:
             shown = draw(rng, bool(rng.random() < 0.5))
             segments += [*given_with(rng, shown.given(rng), say(rng, "caption")), Text(shown.caption, True)]
             seen.append(shown)
@@ -116,7 +116,7 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
 
 def _edit_earlier(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, Shown]:
     """An instruction about one of the media of a chat, and what it leads to."""
-    which = len(seen) - 1 if rng.random() < 0.5 else int(rng.integers(len(seen)))
+    which = len(seen) - 1 if len(seen) == 1 or rng.random() < 0.5 else int(rng.integers(len(seen) - 1))
     shown = seen[which]
     if not shown.clip and rng.random() < 0.3:
         change = animate(rng, shown.scene)
@@ -215,22 +215,22 @@ MIXTURES: dict[str, dict[str, float]] = {
         "small talk": 0.01,
     },
     "whole": {
-        "text to image": 0.10,
-        "text to video": 0.15,
+        "text to image": 0.09,
+        "text to video": 0.13,
         "image to text": 0.05,
-        "video to text": 0.12,
+        "video to text": 0.07,
         "image question": 0.04,
-        "video question": 0.09,
-        "image edit": 0.08,
-        "video edit": 0.12,
-        "image to video": 0.04,
-        "chat": 0.07,
-        "continuation": 0.02,
+        "video question": 0.06,
+        "image edit": 0.07,
+        "video edit": 0.10,
+        "image to video": 0.03,
+        "chat": 0.26,
+        "continuation": 0.01,
         "uniform motion": 0.01,
-        "story": 0.02,
-        "text to shots": 0.02,
-        "shots to text": 0.01,
-        "shots question": 0.01,
+        "story": 0.01,
+        "text to shots": 0.01,
+        "shots to text": 0.005,
+        "shots question": 0.005,
         "small talk": 0.01,
         "missing in image": 0.01,
         "missing in video": 0.01,
