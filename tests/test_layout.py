@@ -120,6 +120,7 @@ def test_a_wheel_holds_only_mmcore(root: Path, tmp_path: Path) -> None:
         "tokenizers/text.py",
         "training/world/scene.py",
         "training/recipes/tiny.toml",
+        "training/world/photographs/coffee.webp",
         "bundled/config.json",
         "demo/page.css",
         "demo/page.js",

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
+from mmcore.training.world.photographs import photograph
+
 Maker = Callable[[np.random.Generator, np.ndarray, tuple[int, int]], np.ndarray]
 """(rng, moments s (T,), size (Y, X)) -> (T, Y, X, 3)."""
 
@@ -142,8 +144,13 @@ OTHERS: dict[str, Maker] = {
     "a fractal": fractal,
     "writing": writing,
     "a drawing": drawing,
+    "a photograph": photograph,
 }
 """What each is called."""
+
+SHARES = np.array([1 + 3 * (maker is photograph) for maker in OTHERS.values()])
+SHARES = SHARES / SHARES.sum()
+"""How often each is drawn: photographs are what people send."""
 
 
 def sample_other(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> tuple[str, np.ndarray]:
@@ -156,7 +163,7 @@ def sample_other(rng: np.random.Generator, frames: int, size: tuple[int, int]) -
     Returns:
         Its name, of `OTHERS`, and (T, Y, X, 3) uint8.
     """
-    name = str(rng.choice(list(OTHERS)))
+    name = str(rng.choice(list(OTHERS), p=SHARES))
     s = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
     made = OTHERS[name](rng, s, size)
     return name, np.clip(made * 255 + 0.5, 0, 255).astype(np.uint8)
