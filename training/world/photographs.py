@@ -1,6 +1,6 @@
-"""Photographs, as crops of the few in `photographs/`: what a model must tell from scenes of solids without having seen many.
+"""Photographs, as crops of the few in `photographs/`: what a model must tell from scenes of solids, having seen few.
 
-    frames = photograph(np.random.default_rng(0), np.linspace(0, 1, 16), (64, 64))        # a camera moves over it
+frames = photograph(np.random.default_rng(0), np.linspace(0, 1, 16), (64, 64))        # a camera moves over it
 """
 
 from __future__ import annotations
