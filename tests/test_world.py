@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcore.document import Image, Text, Video
+from mmcore.errors import MMCoreError
 from mmcore.training.world.camera import look
-from mmcore.training.world.edits import sample_edit
+from mmcore.training.world.edits import find_edit, sample_edit
 from mmcore.training.world.language import caption, things
 from mmcore.training.world.meaning import Said, Thing, spot
 from mmcore.training.world.names import NAMES
@@ -258,3 +259,12 @@ def test_a_style_without_colours_is_told_without_them() -> None:
     assert stands_out(shown.scene)
     hidden = replace(shown.scene, backdrop="green field", solids=(Solid("ball", "green", "large", 0.0, 0.3),))
     assert not stands_out(hidden) and stands_out(replace(hidden, style="plain"))
+
+
+def test_a_scene_that_allows_no_edit_does_not_hang() -> None:
+    balls = (Solid("ball", "green", "small", -1.3, 0.95, "hit"), Solid("ball", "pink", "small", 0.05, 0.84, "be hit"))
+    scene = Scene(balls, "night", style="grayscale")
+    assert fits(scene)
+    assert find_edit(np.random.default_rng(0), scene, True) is None
+    with pytest.raises(MMCoreError, match="nothing can be changed"):
+        sample_edit(np.random.default_rng(0), scene, True)

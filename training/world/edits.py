@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mmcore.errors import MMCoreError
 from mmcore.training.world.heldout import EDITS, draws_pairs, holds_pair
 from mmcore.training.world.language import pick, say, some_thing
 from mmcore.training.world.meaning import ACROSS, middle_of, said, spot
@@ -43,6 +44,9 @@ REVERSED = {
 ONE_WAY = ("spin", *TOGETHER)
 """Motions whose reverse has no name."""
 
+TRIES = 500
+"""So many edits are drawn before a scene is taken to allow none."""
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -60,13 +64,24 @@ def sample_edit(rng: np.random.Generator, scene: Scene, clip: bool, only: str | 
         scene: what is to be edited.
         clip: whether it is seen as a clip, whose motions can be edited too.
         only: a kind of edit, where not any will do.
+    Raises:
+        MMCoreError: no edit was found.
     """
-    while True:
+    edit = find_edit(rng, scene, clip, only)
+    if edit is None:
+        raise MMCoreError(f"nothing can be changed about {scene}; draw another scene")
+    return edit
+
+
+def find_edit(rng: np.random.Generator, scene: Scene, clip: bool, only: str | None = None) -> Edit | None:
+    """As `sample_edit`; None where nothing is found, as for balls that meet, in grayscale at night."""
+    for _ in range(TRIES):
         kind = pick(rng, CLIP_KINDS if clip else KINDS) if only is None else only
         i = int(rng.integers(len(scene.solids)))
         edit = _edit(rng, scene, i, kind)
         if edit is not None and _allowed(rng, scene, edit):
             return edit
+    return None
 
 
 def animate(rng: np.random.Generator, scene: Scene) -> Edit | None:

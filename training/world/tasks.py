@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mmcore.document import Document, Image, Segment, Text
-from mmcore.training.world.edits import animate, sample_edit
+from mmcore.training.world.edits import animate, find_edit, sample_edit
 from mmcore.training.world.heldout import Dice
 from mmcore.training.world.language import OWN, pick, say
 from mmcore.training.world.questions import in_both, question
@@ -91,7 +91,8 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
         kind = "new" if not seen else ("new", "edit", "edit", "question")[int(rng.integers(4))]
         if kind in ("new", "edit") and len(seen) == 3:
             kind = "question"
-        if kind == "question":
+        change = _edit_earlier(rng, seen) if kind == "edit" else None
+        if kind == "question" or (kind == "edit" and change is None):
             both = len(seen) > 1 and rng.random() < 0.3
             asked, said = (
                 in_both(rng, seen[-2].scene, seen[-1].scene) if both else question(rng, seen[-1].scene, seen[-1].clip)
@@ -103,10 +104,10 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
             segments += [*given_with(rng, shown.given(rng), say(rng, "caption")), Text(shown.caption, True)]
             seen.append(shown)
             continue
-        if kind == "new":
+        if change is None:
             words, shown = asked_for(rng, bool(rng.random() < 0.5))
         else:
-            instruction, shown = _edit_earlier(rng, seen)
+            instruction, shown = change
             words = user(rng, instruction)
         segments += [words, *with_sentence(shown)]
         seen.append(shown)
@@ -114,15 +115,17 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
     return tuple(segments), tuple(written)
 
 
-def _edit_earlier(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, Shown]:
-    """An instruction about one of the media of a chat, and what it leads to."""
+def _edit_earlier(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, Shown] | None:
+    """An instruction about one of the media of a chat, and what it leads to; None where nothing can be changed."""
     which = len(seen) - 1 if len(seen) == 1 or rng.random() < 0.5 else int(rng.integers(len(seen) - 1))
     shown = seen[which]
     if not shown.clip and rng.random() < 0.3:
         change = animate(rng, shown.scene)
         if change is not None:
             return _pointed(rng, change.instruction, seen, which), Shown(change.scene, True, before=shown.scene)
-    change = sample_edit(rng, shown.scene, shown.clip)
+    change = find_edit(rng, shown.scene, shown.clip)
+    if change is None:
+        return None
     return _pointed(rng, change.instruction, seen, which), Shown(change.scene, shown.clip, before=shown.scene)
 
 
