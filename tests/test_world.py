@@ -262,8 +262,9 @@ def test_a_style_without_colours_is_told_without_them() -> None:
 
 
 def test_a_scene_that_allows_no_edit_does_not_hang() -> None:
-    balls = (Solid("ball", "green", "small", -1.3, 0.95, "hit"), Solid("ball", "pink", "small", 0.05, 0.84, "be hit"))
-    scene = Scene(balls, "night", style="grayscale")
+    one = Solid("ball", "green", "small", -1.2956781, 0.9466141, "hit", 1.0878469)
+    other = Solid("ball", "pink", "small", 0.0505983, 0.8444312, "be hit")
+    scene = Scene((one, other), "night", height=1.58, style="grayscale")
     assert fits(scene)
     assert find_edit(np.random.default_rng(0), scene, True) is None
     with pytest.raises(MMCoreError, match="nothing can be changed"):
