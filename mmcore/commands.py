@@ -200,11 +200,11 @@ def evaluate(options: argparse.Namespace) -> None:
     """mmcore eval"""
     from mmcore.training.evaluate import evaluate as run
     from mmcore.training.scores import table
-    from mmcore.training.world.tasks import GROUPS, MIXTURES, TASKS
+    from mmcore.training.world.tasks import GROUPS, TASKS
 
     if options.count < 1:
         raise MMCoreError(f"--count must be at least 1, got {options.count}")
-    named = options.tasks.split(",") if options.tasks else list(MIXTURES["whole"])
+    named = options.tasks.split(",") if options.tasks else list(TASKS)
     tasks = [task for name in named for task in GROUPS.get(name, (name,))]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise MMCoreError(f"no task {unknown[0]!r}; known are: {', '.join(TASKS)}")

@@ -25,12 +25,15 @@ from mmcore.replies import Request
 from mmcore.training.data import VALIDATION
 from mmcore.training.judge import Judges, Turn, Verdict, kinds, turns
 from mmcore.training.scores import Score, baseline, closeness, floor, share, shares, velocities
-from mmcore.training.world.tasks import MIXTURES, sample_example
+from mmcore.training.world.tasks import MIXTURES, TASKS, sample_example
 
 BATCH = 8
 
 SHOWN = 48
 """Cases on a sheet."""
+
+SOLIDS = 3
+"""Scenes to score with have one solid to so many, before an edit adds one."""
 
 
 def fingerprint(pipeline: Pipeline) -> str:
@@ -104,7 +107,7 @@ class Report:
 def evaluate(
     pipeline: Pipeline,
     count: int,
-    tasks: Sequence[str] = tuple(MIXTURES["whole"]),
+    tasks: Sequence[str] = tuple(TASKS),
     progress: bool = True,
     folder: Path | None = None,
     held_out: Sequence[str] = ("pairs",),
@@ -128,7 +131,7 @@ def evaluate(
     rows = [(task, split) for split in ("", *held_out) for task in tasks if not split or task in MIXTURES["all"]]
     chosen = {
         f"{task}, new {split}" if split else task: [
-            turns(sample_example(VALIDATION + i, task, held_out=split))[: None if task == "chat" else 1]
+            turns(sample_example(VALIDATION + i, task, held_out=split, most=SOLIDS))[: None if task == "chat" else 1]
             for i in range(count)
         ]
         for task, split in rows

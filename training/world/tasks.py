@@ -14,6 +14,7 @@ import numpy as np
 
 from mmcore.document import Document, Image, Segment, Text
 from mmcore.training.world.edits import animate, find_edit, sample_edit
+from mmcore.training.world.foreign import describe_foreign
 from mmcore.training.world.heldout import Dice
 from mmcore.training.world.language import OWN, pick, say
 from mmcore.training.world.questions import in_both, question
@@ -175,8 +176,9 @@ TASKS: dict[str, tuple[Writer, bool]] = {
     "missing in video": (missing, True),
     "other image": (no_scene, False),
     "other video": (no_scene, True),
+    "foreign video to text": (describe_foreign, True),
 }
-"""For each task who writes it, and whether it is about clips."""
+"""For each task who writes it, and whether it is about clips. The foreign ones are in no mixture: they are to score."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "t2i": ("text to image",),
