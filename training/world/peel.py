@@ -9,9 +9,9 @@ from itertools import product
 
 import numpy as np
 
-from mmcore.training.world.camera import RAYS, View, background, view
+from mmcore.training.world.camera import HALF_VIEW, RAYS, View, background, view
 from mmcore.training.world.render import AMBIENT, DIFFUSE, SHADOW, Light, Placed, Sprite, compose, sprite
-from mmcore.training.world.scene import BACKDROPS, COLOURLESS, COLOURS, HEIGHTS, SHAPES
+from mmcore.training.world.scene import BACKDROPS, COLOURLESS, COLOURS, EYE, HEIGHTS, SHAPES
 from mmcore.training.world.styles import styled
 
 NEAR = 24
@@ -63,6 +63,13 @@ def bank(size: tuple[int, int], height: float) -> tuple[list[Placed], np.ndarray
     )
     solids = [Placed(shape, "red", x, 0.0, z, radius) for shape, x, z, radius in places]
     return solids, np.stack([covered(solid, seen).ravel() for solid in solids])
+
+
+def in_front_of(seen: View, solid: Placed) -> Placed:
+    """What looks to a camera that has turned or zoomed as a solid does to one that looks straight ahead."""
+    zoom, (c, _, s) = seen.half / HALF_VIEW, seen.axes[0]
+    x, z = zoom * solid.x, solid.z + EYE
+    return replace(solid, x=c * x - s * z, z=s * x + c * z - EYE, radius=zoom * solid.radius)
 
 
 @dataclass(frozen=True)
@@ -206,8 +213,8 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
         tried = []
         for shape in SHAPES:
             of_shape = [i for i, solid in enumerate(solids) if solid.shape == shape]
-            start = of_shape[int(scores[of_shape, c].argmax())]
-            tried.append(climb(replace(solids[start], colour=colour), overlap))
+            start = solids[of_shape[int(scores[of_shape, c].argmax())]]
+            tried.append(climb(in_front_of(seen, replace(start, colour=colour)), overlap))
         best = max(tried, key=lambda t: t[0])[0]
         if best <= 0:
             break

@@ -27,6 +27,8 @@ from mmcore.training.world.styles import likely_styles, plainer, softer
 PACES = (0.75, 1.05)
 """Paces that are tried first."""
 
+PACES_OF_HITS = tuple(np.linspace(0.6, 1.2, 9).tolist())
+"""The same for what hits another ball: when it does decides where both end."""
 
 TIMED, CLEARLY = 12, 0.05
 """Clips of so many frames are timed; how much closer (of 255) one in time must be, to be so."""
@@ -80,7 +82,7 @@ def together(scene: Scene) -> Iterator[Scene]:
     a, b = scene.at_rest.solids
     for one, other in ((a, b), (b, a)):
         ways = [(replace(one, motion="orbit"), other)]
-        ways += [(replace(one, motion="hit", pace=pace), replace(other, motion="be hit")) for pace in PACES]
+        ways += [(replace(one, motion="hit", pace=pace), replace(other, motion="be hit")) for pace in PACES_OF_HITS]
         for way in ways:
             tried = replace(scene, solids=way if one is a else way[::-1])
             if agree(tried):
