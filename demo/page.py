@@ -50,7 +50,7 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path, uploads: 
 
     Args:
         sessions: where conversations are kept.
-        starts: messages that one may begin with.
+        starts: messages that one may begin with; what they hold with `learn=True` is shown on their cards, not sent.
         files: a folder for the media of the starts.
         uploads: the folder into which Gradio puts what is sent.
     """
@@ -82,7 +82,7 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path, uploads: 
         box: dict[str, Any] | None = None
         match event.do:
             case "start":
-                session.say([part.medium if isinstance(part, Shown) else part for part in cards[number]])
+                session.say([part for part in starts[number] if not part.learn])
             case "again":
                 session.retry()
             case "change":

@@ -59,7 +59,8 @@ def model(tokenizer: TextTokenizer) -> Pipeline:
 @pytest.fixture(scope="module")
 def address(model: Pipeline) -> Iterator[str]:
     start = Document((Video(noise_clip(7, FRAMES, SIZE)), Text("make it blue")))
-    with running(model, [start]) as address:
+    example = Document((Video(noise_clip(8, FRAMES, SIZE), learn=True), Text("a red ball")))
+    with running(model, [start, example]) as address:
         yield address
 
 
@@ -186,7 +187,7 @@ def test_make_a_clip(page: Page, tmp_path: Path) -> None:
 
 def test_edit_the_first_clip_two_turns_later(page: Page) -> None:
     choose(page, "clip")
-    page.locator(".start").click()
+    page.locator(".start").first.click()
     finished(page, 1)
     send(page, "a blue cube")
     finished(page, 2)
@@ -198,6 +199,16 @@ def test_edit_the_first_clip_two_turns_later(page: Page) -> None:
     playing(page, ".model:last-child .pair", 2)
     shown = page.locator(".you:nth-last-child(2) figcaption").inner_text()
     assert shown.startswith("Clip 4 · 4 frames")
+
+
+def test_a_start_shows_an_example_and_sends_the_words_alone(page: Page) -> None:
+    choose(page, "clip")
+    start = page.locator(".start").nth(1)
+    expect(start.locator("video")).to_have_count(1)
+    start.click()
+    finished(page, 1)
+    expect(page.locator(".you")).to_have_text(re.compile("a red ball"))
+    expect(page.locator(".you figure")).to_have_count(0)
 
 
 def test_stop_half_way(page: Page) -> None:
