@@ -83,6 +83,9 @@ def image_to_video(rng: np.random.Generator, _: bool) -> Lines:
     return (*given_with(rng, first, change.instruction), changed.written()), (changed,)
 
 
+ORDINALS = ("first", "second", "third")
+
+
 def chat(rng: np.random.Generator, _: bool) -> Lines:
     """Two to six turns that mix words, pictures and clips, and go back to earlier ones."""
     seen: list[Shown] = []
@@ -94,10 +97,7 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
             kind = "question"
         change = _edit_earlier(rng, seen) if kind == "edit" else None
         if kind == "question" or (kind == "edit" and change is None):
-            both = len(seen) > 1 and rng.random() < 0.3
-            asked, said = (
-                in_both(rng, seen[-2].scene, seen[-1].scene) if both else question(rng, seen[-1].scene, seen[-1].clip)
-            )
+            asked, said = _question_about(rng, seen)
             segments += [user(rng, asked), Text(said, True)]
             continue
         if kind == "new" and rng.random() < 0.4:
@@ -116,9 +116,41 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
     return tuple(segments), tuple(written)
 
 
+def _question_about(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, str]:
+    """A question about one of the media of a chat, or about the last two, and its answer."""
+    if len(seen) > 1 and rng.random() < 0.2:
+        return in_both(rng, seen[-2].scene, seen[-1].scene)
+    which = _some(rng, seen)
+    shown, forms = seen[which], ["{}"]
+    if which < len(seen) - 1:
+        forms = ["in " + point + ", {}" for point in _names(seen, which)]
+        if rng.random() < 0.4:
+            forms = [point + ": {}" for point in _names(seen, which)]
+            return pick(rng, forms).format(say(rng, "caption")), shown.caption
+    asked, said = question(rng, shown.scene, shown.clip)
+    return pick(rng, forms).format(asked), said
+
+
+def _some(rng: np.random.Generator, seen: list[Shown]) -> int:
+    """Which of a chat's media it goes on with: as often the last as one before."""
+    return len(seen) - 1 if len(seen) == 1 or rng.random() < 0.5 else int(rng.integers(len(seen) - 1))
+
+
+def _names(seen: list[Shown], which: int) -> list[str]:
+    """What one of a chat's media may be called."""
+    kind = "clip" if seen[which].clip else "picture"
+    alike = [s for s in seen if s.clip == seen[which].clip]
+    names = [f"the {ORDINALS[alike.index(seen[which])]} {kind}"]
+    if len(seen) - which == 2:
+        names += ["the one before", "the last but one"]
+    if len(alike) == 1 and len(seen) > 1:
+        names.append(f"the {kind}")
+    return names
+
+
 def _edit_earlier(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, Shown] | None:
     """An instruction about one of the media of a chat, and what it leads to; None where nothing can be changed."""
-    which = len(seen) - 1 if len(seen) == 1 or rng.random() < 0.5 else int(rng.integers(len(seen) - 1))
+    which = _some(rng, seen)
     shown = seen[which]
     if not shown.clip and rng.random() < 0.3:
         change = animate(rng, shown.scene)
@@ -130,24 +162,14 @@ def _edit_earlier(rng: np.random.Generator, seen: list[Shown]) -> tuple[str, Sho
     return _pointed(rng, change.instruction, seen, which), Shown(change.scene, shown.clip, before=shown.scene)
 
 
-ORDINALS = ("first", "second", "third")
-
-
 def _pointed(rng: np.random.Generator, words: str, seen: list[Shown], which: int) -> str:
     """An instruction with words on which of a chat's media it is about; the last one needs none."""
-    shown = seen[which]
-    kind = "clip" if shown.clip else "picture"
-    alike = [s for s in seen if s.clip == shown.clip]
-    ordinal = ORDINALS[alike.index(shown)]
-    forms = [f"in the {ordinal} {kind}, {{}}", f"{{}} in the {ordinal} {kind}", f"the {ordinal} {kind}: {{}}"]
+    alike, (point, *others) = [s for s in seen if s.clip == seen[which].clip], _names(seen, which)
+    forms = [f"in {point}, {{}}", f"{{}} in {point}", f"{point}: {{}}", *(f"in {other}, {{}}" for other in others)]
     if which == len(seen) - 1:
         forms = ["{}", "{}", "{}", "now {}", "and now {}", "next, {}"]
-    elif len(seen) - which == 2:
-        forms += ["in the one before, {}", "in the last but one, {}"]
-    if len(alike) == 1 and len(seen) > 1:
-        forms.append(f"in the {kind}, {{}}")
-    if len(shown.scene.solids) == 1 and " it " in f" {words} " and len(seen) == len(alike) > 1:
-        one = f" {words} ".replace(" it ", f" the {ordinal} one ", 1).strip()
+    if len(seen[which].scene.solids) == 1 and " it " in f" {words} " and len(seen) == len(alike) > 1:
+        one = f" {words} ".replace(" it ", f" the {ORDINALS[alike.index(seen[which])]} one ", 1).strip()
         forms += [one, f"now {one}"]
     return pick(rng, forms).format(words)
 
@@ -221,15 +243,15 @@ MIXTURES: dict[str, dict[str, float]] = {
     },
     "whole": {
         "text to image": 0.09,
-        "text to video": 0.13,
-        "image to text": 0.05,
+        "text to video": 0.11,
+        "image to text": 0.04,
         "video to text": 0.07,
         "image question": 0.04,
-        "video question": 0.06,
+        "video question": 0.05,
         "image edit": 0.07,
         "video edit": 0.10,
         "image to video": 0.03,
-        "chat": 0.26,
+        "chat": 0.30,
         "continuation": 0.01,
         "uniform motion": 0.01,
         "story": 0.01,
