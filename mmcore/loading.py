@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from mmcore.errors import MMCoreError
+from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import FamilyPipeline, Pipeline
 from mmcore.tokenizers.text import TextTokenizer
@@ -34,7 +35,7 @@ def describe(pipeline: Pipeline) -> dict[str, object]:
 
 
 def load(source: str | Path | None = None, device: torch.device | str | None = None) -> Pipeline:
-    """Load a model with its tokenizer.
+    """Load a model with its tokenizer; from then on the process keeps freed memory (see `mmcore.memory`).
 
     Args:
         source: a folder that `Pipeline.save` wrote, or that of a released model which `mmcore.families` knows, or the
@@ -43,6 +44,7 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     Raises:
         MMCoreError: nothing is there, or a file is missing or broken.
     """
+    keep_freed_memory()
     folder = Path(source) if source is not None else BUNDLED
     if not folder.is_dir():
         folder = _from_hub(str(source))

@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.quick
 
 LAYERS = {
-    0: ("mmcore.document", "mmcore.config", "mmcore.errors", "mmcore.replies"),
+    0: ("mmcore.document", "mmcore.config", "mmcore.errors", "mmcore.memory", "mmcore.replies"),
     1: (
         *(f"mmcore.{name}" for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model")),
         *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone", "translator")),

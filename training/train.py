@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.errors import MMCoreError
+from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel
 from mmcore.sequence import IGNORE, PackedSequence
 from mmcore.training.checkpoints import load_averaged, load_weights, recover, replace, writing
@@ -66,6 +67,7 @@ def train(
         MMCoreError: the folder cannot be written, or its checkpoint is broken or of another recipe, or what it
             starts from is not there; a loss is not finite; no batch comes.
     """
+    keep_freed_memory()
     ranks = join(recipe.engine)
     first, checkpoint, tokenizer = ranks.rank == 0, folder / "checkpoint", folder / "tokenizer.model"
     if first:
