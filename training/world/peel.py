@@ -12,13 +12,21 @@ import numpy as np
 from mmcore.training.world.camera import HALF_VIEW, RAYS, View, background, view
 from mmcore.training.world.render import AMBIENT, DIFFUSE, SHADOW, Light, Placed, Sprite, compose, sprite
 from mmcore.training.world.scene import BACKDROPS, COLOURLESS, COLOURS, EYE, HEIGHTS, SHAPES
-from mmcore.training.world.styles import styled
+from mmcore.training.world.sketch import enclosed, levelled
+from mmcore.training.world.styles import softer, styled
 
 NEAR = 24
 """Colours no further apart than this, of 255, are taken for the same."""
 
-SHADES_NEAR = 56
-"""The same where channels have few shades."""
+SHADES_NEAR, LINES_NEAR = 56, 5
+"""The same where channels have few shades, and in a pencil sketch, softened."""
+
+SKETCH = "pencil sketch"
+SPARED = 0.02
+"""A solid that brings a sketch no closer than this, of 255, is none."""
+
+OUTLINE, EDGE = 0.12, 0.04
+"""How far the lines of a sketch reach beyond a solid, and a solid's soft edge else."""
 
 DARK = 1e-4
 """Keeps black from dividing by nothing."""
@@ -117,6 +125,8 @@ def unexplained(found: tuple[Empty, np.ndarray]) -> float:
 
 def explain(frame: np.ndarray, backdrop: str, seen: View, height: float, style: str) -> tuple[Empty, np.ndarray]:
     """A backdrop as it would be seen, and which pixels of a frame it leaves over; the ground may lie in shadow."""
+    if style == SKETCH:
+        return explain_sketch(frame, backdrop, seen, height)
     pixels = frame.astype(np.float32) / 255
     back = background(backdrop, seen)
     small = shrunk(back)
@@ -133,6 +143,16 @@ def explain(frame: np.ndarray, backdrop: str, seen: View, height: float, style: 
     left = apart.max(-1) > (SHADES_NEAR if style == "pixel art" else NEAR)
     error = float(np.minimum(apart.mean(-1), FAR).mean())
     return Empty(backdrop, gain, back * np.float32(gain), seen, height, style, error), left
+
+
+def explain_sketch(frame: np.ndarray, backdrop: str, seen: View, height: float) -> tuple[Empty, np.ndarray]:
+    """The same of a pencil sketch, whose lines are clearer than its surfaces; what they enclose is left over."""
+    back = background(backdrop, seen)
+    empty = Empty(backdrop, 1.0, back, seen, height, SKETCH, 0.0)
+    expected = empty.draw([], [], Light(0, 1))
+    soft, bare = softer(np.concatenate((levelled(frame[None], expected), expected[None])), SKETCH).astype(np.float32)
+    apart = np.abs(soft - bare).mean(-1)
+    return replace(empty, error=float(np.minimum(apart, FAR).mean())), enclosed(apart > LINES_NEAR)
 
 
 def in_style(picture: np.ndarray, style: str) -> np.ndarray:
@@ -190,6 +210,7 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
     """Solids in a frame, beyond those known, one after another."""
     seen = empty.seen
     colourless = empty.style in COLOURLESS
+    edge = OUTLINE if empty.style == SKETCH else EDGE
     colours = left[None] if colourless else read_colours(frame, left, empty.gain)
     solids, masks = bank((frame.shape[0], frame.shape[1]), round(empty.height, 1))
     area = masks.sum(1)
@@ -223,7 +244,7 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
             likely = [replace(solid, colour=colour) for solid in likely for colour in GRAYS]
         solid = fit_one(frame, empty, [*known, *found], likely)
         found.append(solid)
-        colours = colours & (covered(grown(solid), seen) < 0.1)
+        colours = colours & (covered(grown(solid, edge), seen) < 0.1)
     return fit_again(frame, empty, known, found)
 
 
@@ -236,23 +257,41 @@ def fit_again(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: S
         if any((own * covered(grown(other), seen)).any() for other in others):
             again = fit_one(frame, empty, others, [replace(solid, shape=shape) for shape in SHAPES])
             found = [*found[:i], again, *found[i + 1 :]]
-    return list(found)
+    return needed(frame, empty, known, found) if empty.style == SKETCH else list(found)
 
 
-def grown(solid: Placed) -> Placed:
-    """The same solid a little larger, to cover its soft edge."""
-    return replace(solid, radius=solid.radius + 0.04, y=solid.y - 0.04)
+def needed(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: Sequence[Placed]) -> list[Placed]:
+    """Those solids without which a sketch is less well explained; the others were shadows."""
+    soft, light = softer(frame[None], empty.style)[0], Light(0.0, empty.gain)
+
+    def score(solids: Sequence[Placed]) -> float:
+        there = [*known, *solids]
+        drawn = empty.draw(there, [sprite(solid, light, empty.seen) for solid in there], light)
+        return closeness(soft, softer(drawn[None], empty.style)[0])
+
+    kept = list(found)
+    for solid in sorted(found, key=lambda solid: solid.radius):
+        rest = [other for other in kept if other is not solid]
+        if score(rest) > score(kept) - SPARED:
+            kept = rest
+    return kept
+
+
+def grown(solid: Placed, edge: float = EDGE) -> Placed:
+    """The same solid a little larger, to cover its edge."""
+    return replace(solid, radius=solid.radius + edge, y=solid.y - edge)
 
 
 def fit_one(frame: np.ndarray, empty: Empty, others: Sequence[Placed], likely: Sequence[Placed]) -> Placed:
     """The likeliest of several solids, moved about until frame and render are closest."""
-    seen, ways = empty.seen, []
+    seen, ways, soft = empty.seen, [], softer(frame[None], empty.style)[0]
     for solid, azimuth in product(likely, LIGHTS):
         light = Light(azimuth, empty.gain)
         rest = [sprite(other, light, seen) for other in others]
 
         def score(solid: Placed, light: Light = light, rest: list = rest) -> float:
-            return closeness(frame, empty.draw([*others, solid], [*rest, sprite(solid, light, seen)], light))
+            drawn = empty.draw([*others, solid], [*rest, sprite(solid, light, seen)], light)
+            return closeness(soft, softer(drawn[None], empty.style)[0])
 
         ways.append((score(solid), solid, score))
     ways.sort(key=lambda way: -way[0])

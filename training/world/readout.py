@@ -19,10 +19,20 @@ import numpy as np
 
 from mmcore.training.world.camera import aim, view
 from mmcore.training.world.paths import agree, moments, paths
-from mmcore.training.world.peel import NEAR, Empty, closeness, explain, peel, read_backdrop, unexplained
+from mmcore.training.world.peel import (
+    NEAR,
+    SKETCH,
+    Empty,
+    closeness,
+    explain,
+    peel,
+    read_backdrop,
+    unexplained,
+)
 from mmcore.training.world.render import Light, Placed, placed, render, render_moments, sprite
 from mmcore.training.world.scene import ALONE, CAMERAS, COLOURLESS, GROWN, SHAPES, SIZES, SLIDES, Scene, Solid
-from mmcore.training.world.styles import likely_styles, plainer, softer
+from mmcore.training.world.sketch import levelled
+from mmcore.training.world.styles import likely_styles, softer
 
 PACES = (0.75, 1.05)
 """Paces that are tried first."""
@@ -123,15 +133,10 @@ def read_scene(frames: np.ndarray) -> Found:
     return min((read_in(frames, style) for style in styles), key=lambda found: found.error)
 
 
-def readable(style: str) -> str:
-    """The style in which the `plainer` frames of a style are read."""
-    return "grayscale" if style in COLOURLESS else style
-
-
 def read_in(frames: np.ndarray, style: str) -> Found:
     """Read a still or a clip that is drawn in a style."""
-    half, seen = len(frames) // 2, plainer(frames, style)
-    cut = half > 1 and len({read_backdrop(seen[f], readable(style))[0].backdrop for f in (half - 1, half)}) == 2
+    half = len(frames) // 2
+    cut = half > 1 and len({read_backdrop(frames[f], style)[0].backdrop for f in (half - 1, half)}) == 2
     scenes = [read_shot(shot, style) for shot in ((frames[:half], frames[half:]) if cut else (frames,))]
     scene = replace(scenes[0], then=scenes[1]) if cut else scenes[0]
     late = len(frames) >= TIMED and not cut and is_late(frames, scene)
@@ -140,8 +145,10 @@ def read_in(frames: np.ndarray, style: str) -> Found:
 
 def read_shot(frames: np.ndarray, style: str) -> Scene:
     """The scene of a still, or of a clip of one shot, that is drawn in a style."""
-    begin, end = plainer(frames[[0, -1]], style)
-    empty, left = read_backdrop(begin, readable(style))
+    empty, left = read_backdrop(frames[0], style)
+    if style == SKETCH:
+        frames = levelled(frames, empty.draw([], [], Light(0.0, 1.0)))
+    begin, end = frames[0], frames[-1]
     first = peel(begin, empty, left)
     azimuth = read_light(begin, empty, first) if first else 0.0
     camera = read_camera(end, empty)
@@ -191,7 +198,7 @@ def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empt
         scene = max((scene, *together(scene)), key=score)
         for i in range(2):
             scene = shaped(paced(scene, i, score), i, score)
-    last = plainer(frames[-1:], scene.style)[0]
+    last = frames[-1]
     empty, left = seen_through(scene.camera, last, empty)
     there = [replace(p, radius=p.radius + 0.05) for p in last_places(scene)]
     for solid in peel(last, empty, left, there):

@@ -1,7 +1,6 @@
 """How a scene is drawn: in full colour, in grayscale, as pixel art, as a pencil sketch.
 
 styled(frames, "pencil sketch")      # (T, Y, X, 3) uint8
-plainer(frames, "pencil sketch")     # back, as far as that goes: for who reads it
 """
 
 from __future__ import annotations
@@ -60,13 +59,6 @@ def styled(frames: np.ndarray, style: str) -> np.ndarray:
             lines = np.minimum(PRESSURE * np.maximum(across + down - 12, 0), DARKEST)
             return _gray(PAPER + LEAD / 255 * luma - lines)
     return frames
-
-
-def plainer(frames: np.ndarray, style: str) -> np.ndarray:
-    """A pencil sketch with its surfaces as bright as in grayscale, its lines left in; any other style as it is."""
-    if style != "pencil sketch":
-        return frames
-    return _gray((frames.astype(np.float32) @ LUMA - PAPER) * 255 / LEAD)
 
 
 def softer(frames: np.ndarray, style: str) -> np.ndarray:
