@@ -181,7 +181,8 @@ def export(options: argparse.Namespace) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """mmcore plan"""
-    from mmcore.training.plan import GPUS, make_plan, table
+    from mmcore.training.gpus import GPUS
+    from mmcore.training.plan import make_plan, table
     from mmcore.training.recipe import load_recipe
 
     if options.gpu not in GPUS:
