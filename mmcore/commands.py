@@ -197,6 +197,16 @@ def plan(options: argparse.Namespace) -> None:
     say(options, words, **vars(made), positions_per_second=made.per_second)
 
 
+def scaling(options: argparse.Namespace) -> None:
+    """mmcore scaling"""
+    from mmcore.training.scaling import fit, picture, read_points, table
+
+    points = read_points([Path(run) for run in options.runs], options.loss)
+    law = fit(points)
+    picture(points, law, options.loss, Path(options.out))
+    say(options, table(points, law), **vars(law), points=len(points.losses), error=law.error(points))
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """mmcore eval"""
     from mmcore.training.evaluate import evaluate as run
@@ -246,6 +256,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
     "export": export,
     "plan": plan,
+    "scaling": scaling,
     "data": data,
     "eval": evaluate,
     "info": info,
