@@ -155,7 +155,7 @@ def test_deepspeed_equals_torch_at_one_and_two_ranks(one: Path, two: Path, zero:
 @pytest.mark.parametrize("zero", range(4))
 def test_held_out_losses_are_the_same_on_any_ranks(one: Path, two: Path, zero: int) -> None:
     plain = held_out(one / "plain")
-    assert plain[:, 0].tolist() == [2, 4] and abs(plain[0] - plain[1])[1:].min() > 1e-3
+    assert plain[:, 0].tolist() == [2, 4] and abs(plain[0] - plain[1])[1:].min() > 5e-4
     for folder in (one, two):
         np.testing.assert_allclose(held_out(folder / f"zero{zero}"), plain, rtol=TOLERANCE, atol=2e-5)
 

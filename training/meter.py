@@ -122,11 +122,13 @@ class Meter:
             self.recent.append(report)
 
     def line(self) -> Report:
-        """What the log says of the steps since the last call: means of their losses, and
+        """What the log says of the steps since the last call.
 
-        samples, tokens (of the whole run so far), samples_per_s (since this process began, all included), tokens_per_s,
-        tflops (10^12 floating-point operations a second), mfu (their share of the peak: arXiv 2204.02311; where that is
-        known), padding and data_wait (shares), memory_mb (the most so far), skipped (steps, if any).
+        Returns:
+            The means of their losses; samples and tokens of the whole run so far; samples_per_s since this process
+            began, all included; tokens_per_s; tflops, 10^12 floating-point operations a second; mfu, their share of the
+            peak (arXiv 2204.02311), where that is known; padding and data_wait, shares; memory_mb, the most so far;
+            skipped, steps that were left out, if any.
         """
         work, recent = self.work, self.recent
         self.work, self.recent = Work(), []

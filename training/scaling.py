@@ -31,10 +31,10 @@ from mmcore.training.train import shape
 HUBER = 1e-3
 """Where Huber's loss turns from squares to distances, in the logarithm of the loss."""
 
-EXPONENTS = np.linspace(0.05, 1.5, 30)
+EXPONENTS = np.linspace(0.1, 1.5, 15)
 """Of which pairs the fit may begin."""
 
-STARTS = 8
+STARTS = 4
 """It begins from so many of the best of them."""
 
 
