@@ -63,7 +63,7 @@ def run(folder: Path, preset: str, law: Law, key: str) -> int:
     size = sum(p.numel() for p in MMCoreModel(shape(recipe)).parameters())
     lines: list[dict[str, float]] = []
     for step in range(10, 101, 10):
-        tokens = step * 1e5
+        tokens = 1e5 * 2 ** (step / 10)
         loss = float(law(size, tokens)) if 20 < step <= 80 else 99.0
         lines += [{"step": step, "other": 1.0, "tokens": tokens}, {"step": step, key: loss, "tokens": tokens}]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -72,18 +72,18 @@ def run(folder: Path, preset: str, law: Law, key: str) -> int:
 
 def test_runs_are_read_fitted_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     law = Law(0.5, 30.0, 0.4, 200.0, 0.45)
-    sizes = [run(tmp_path / preset, preset, law, "valid_flow") for preset in ("debug", "tiny")]
-    folders = [str(tmp_path / preset) for preset in ("debug", "tiny")]
+    sizes = [run(tmp_path / preset, preset, law, "valid_flow") for preset in ("debug", "tiny", "small")]
+    folders = [str(tmp_path / preset) for preset in ("debug", "tiny", "small")]
     out = tmp_path / "curve.png"
     assert main(["scaling", *folders, "--loss", "valid_flow", "--out", str(out), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["points"] == 12 and told["error"] < 1e-3, "lines where rates rise or fall are left out"
+    assert told["points"] == 18 and told["error"] < 1e-3, "lines where rates rise or fall are left out"
     found = Law(*(told[field.name] for field in dataclasses.fields(Law)))
     assert found.beta == pytest.approx(0.45, abs=0.01)
     assert float(found(sizes[1], 1e8)) == pytest.approx(float(law(sizes[1], 1e8)), rel=5e-3)
     with Image.open(out) as picture:
         drawn = {pixel for _, pixel in picture.getcolors(10**6) or ()}
-        assert picture.format == "PNG" and {ImageColor.getrgb(colour) for colour in COLOURS[:2]} <= drawn
+        assert picture.format == "PNG" and {ImageColor.getrgb(colour) for colour in COLOURS[:3]} <= drawn
     assert main(["scaling", *folders, "--loss", "valid_flow", "--out", str(out)]) == 0
     assert "/ D^0.45" in capsys.readouterr().out
     assert main(["scaling", folders[0], "--loss", "valid_flow", "--out", str(out)]) == 2

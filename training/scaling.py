@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmcore.errors import MMCoreError
@@ -113,18 +114,19 @@ def fit(points: Points) -> Law:
     """The law that is closest to some points.
 
     Raises:
-        MMCoreError: they are fewer than the law's five numbers, or of one size only.
+        MMCoreError: they are fewer than the law's five numbers, or of less than three sizes, which leave open what of
+            the loss is the floor and what is the size's.
     """
-    if len(points.losses) < 5 or len(np.unique(points.sizes)) < 2:
+    if len(points.losses) < 5 or len(np.unique(points.sizes)) < 3:
         raise MMCoreError(
             f"{len(points.losses)} points of {len(np.unique(points.sizes))} sizes; the law has five numbers: give runs "
-            "of at least two sizes, better four, with several lines each"
+            "of at least three sizes, better four, with several lines each"
         )
     middle = [float(np.exp(np.mean(np.log(x)))) for x in (points.sizes, points.tokens)]
     n, d = points.sizes / middle[0], points.tokens / middle[1]
     starts = sorted((_linear(n, d, points.losses, *pair) for pair in product(EXPONENTS, EXPONENTS)), key=lambda s: s[0])
     refined = [_refined(n, d, points.losses, start) for _, start in starts[:STARTS]]
-    _, (floor, a, b, alpha, beta) = min(refined, key=lambda found: found[0])
+    floor, a, b, alpha, beta = min(refined, key=lambda found: found[0])[1].tolist()
     return Law(floor, a * middle[0] ** alpha, alpha, b * middle[1] ** beta, beta)
 
 
@@ -150,23 +152,23 @@ def _refined(n: np.ndarray, d: np.ndarray, losses: np.ndarray, start: np.ndarray
     log_n, log_d, target = (torch.from_numpy(np.log(x)) for x in (n, d, losses))
     free = torch.from_numpy(np.concatenate((np.log(np.maximum(start[:3], 1e-9)), start[3:]))).requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [free], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        [free], max_iter=1000, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )
 
     def error() -> Tensor:
         floor, a, b, alpha, beta = free
         terms = (floor.expand_as(log_n), a - alpha * log_n, b - beta * log_d)
-        return torch.nn.functional.huber_loss(torch.stack(terms).logsumexp(0), target, delta=HUBER)
+        return F.huber_loss(torch.stack(terms).logsumexp(0) / HUBER, target / HUBER)
 
     def closure() -> float:
         optimizer.zero_grad()
         value = error()
         value.backward()
-        return float(value)
+        return value.item()
 
     optimizer.step(closure)
     numbers = free.detach().numpy()
-    return float(error()), np.concatenate((np.exp(numbers[:3]), numbers[3:]))
+    return error().item(), np.concatenate((np.exp(numbers[:3]), numbers[3:]))
 
 
 def picture(points: Points, law: Law, loss: str, path: Path) -> None:
