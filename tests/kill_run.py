@@ -23,13 +23,13 @@ from mmcore.training.recipe import load_recipe
 from mmcore.training.train import train
 from tests.engine_run import CHANGES, documents
 
-STEPS = 30
+STEPS = 16
 
 
 def run(folder: Path) -> None:
     """One life of a run: from where its checkpoint is, to the end if nobody kills it."""
     torch.set_num_threads(1)
-    changes = [*CHANGES, f"steps={STEPS}", "keep=2", "optimizer.cooldown=10"]
+    changes = [*CHANGES, f"steps={STEPS}", "keep=2", "optimizer.cooldown=6"]
     train(load_recipe("debug", changes), folder, documents, workers=0)
 
 
