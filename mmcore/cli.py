@@ -104,6 +104,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--price", type=float, help="of a GPU for an hour, for cost")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
 
+    example = "mmcore scaling runs/a runs/b runs/c --loss valid_text"
+    made = command("scaling", "fit and draw how the loss falls with size and data", example, model=False)
+    made.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs of several sizes")
+    made.add_argument("--loss", default="valid_text", help="key of their logs: valid_text (default), valid_flow, ...")
+    made.add_argument("--out", default="scaling.png", help="where the picture goes (default: scaling.png)")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+
     example = "mmcore data convert image-text photos.jsonl shards"
     add_data_commands(command("data", "make, check and filter shards of documents", example, model=False))
 

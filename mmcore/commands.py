@@ -181,7 +181,8 @@ def export(options: argparse.Namespace) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """mmcore plan"""
-    from mmcore.training.plan import GPUS, make_plan, table
+    from mmcore.training.gpus import GPUS
+    from mmcore.training.plan import make_plan, table
     from mmcore.training.recipe import load_recipe
 
     if options.gpu not in GPUS:
@@ -194,6 +195,16 @@ def plan(options: argparse.Namespace) -> None:
     made = make_plan(load_recipe(options.recipe, options.changes), options.gpus, gpu, options.reached)
     words = table(made, options.gpus, gpu, options.positions, options.price)
     say(options, words, **vars(made), positions_per_second=made.per_second)
+
+
+def scaling(options: argparse.Namespace) -> None:
+    """mmcore scaling"""
+    from mmcore.training.scaling import fit, picture, read_points, table
+
+    points = read_points([Path(run) for run in options.runs], options.loss)
+    law = fit(points)
+    picture(points, law, options.loss, Path(options.out))
+    say(options, table(points, law), **vars(law), points=len(points.losses), error=law.error(points))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -245,6 +256,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
     "export": export,
     "plan": plan,
+    "scaling": scaling,
     "data": data,
     "eval": evaluate,
     "info": info,

@@ -16,6 +16,7 @@ import torch
 
 from mmcore.document import Document, Image, Text
 from mmcore.training import train
+from mmcore.training.checkpoints import older
 from mmcore.training.plain import Engine
 from mmcore.training.recipe import load_recipe
 
@@ -28,6 +29,8 @@ CHANGES = (
     "layout.waiting=3",
     "optimizer.warmup=2",
     "optimizer.cooldown=2",
+    "validation.every=2",
+    "validation.documents=5",
 )
 
 
@@ -64,7 +67,7 @@ def arrange_death(rank: int, step: int, place: str) -> None:
         return update(engine, *given)  # type: ignore[arg-type]
 
     def dying_rename(path: Path, target: Path) -> Path:
-        if place == "renaming" and path.suffix == ".part" and Path(target).with_suffix(".old").exists():
+        if place == "renaming" and path.suffix == ".part" and older(Path(target)):
             die()
         return rename(path, target)
 
@@ -79,7 +82,8 @@ def main(jobs: Path) -> None:
         if job.get("die"):
             arrange_death(*job["die"])
         recipe = load_recipe("debug", [*CHANGES, *job["changes"]])
-        engine = train.train(recipe, Path(job["folder"]), documents, workers=0)
+        source = None if recipe.data else documents
+        engine = train.train(recipe, Path(job["folder"]), source, workers=0)
         if job.get("average"):
             averaged = engine.averaged
             if engine.ranks.rank == 0:

@@ -32,10 +32,13 @@ from mmcore.model import MMCoreModel, flow_losses
 from mmcore.training import data
 from mmcore.training.checkpoints import Shards
 from mmcore.training.data import DataState, Layout, PackedBatches, step_generator
+from mmcore.training.log import read_log
 from mmcore.training.plain import Engine
 from mmcore.training.ranks import Ranks, join
 from mmcore.training.recipe import Driver, Recipe, load_recipe
+from mmcore.training.shards import Sample, write_shards
 from mmcore.training.train import train, train_step
+from tests.engine_run import documents
 
 HERE = Path(__file__).parent
 TOLERANCE = 1e-4
@@ -71,7 +74,7 @@ def launch(jobs: list[Job], where: Path, *launchers: list[str], dies: bool = Fal
         for n, launcher in enumerate(launchers or ([],))
     ]
     try:
-        codes = [process.wait(timeout=240) for process in started]
+        codes = [process.wait(timeout=600) for process in started]
     finally:
         for process in started:
             process.kill()
@@ -92,29 +95,48 @@ def free_port() -> int:
 
 def numbers(folder: Path) -> np.ndarray:
     """(steps, 4) step, text loss, flow loss and norm of a run's log."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return np.array([[line[key] for key in ("step", "text", "flow", "norm")] for line in lines])
+    return np.array(
+        [[line[k] for k in ("step", "text", "flow", "norm")] for line in read_log(folder) if "text" in line]
+    )
+
+
+def held_out(folder: Path) -> np.ndarray:
+    """(2, 3) step, text loss and flow loss on held-out documents, twice in a run."""
+    lines = [line for line in read_log(folder) if "valid_text" in line]
+    return np.array([[line[k] for k in ("step", "valid_text", "valid_flow")] for line in lines])
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Documents on disk, and others to validate on: changes to a recipe."""
+    where = tmp_path_factory.mktemp("shards")
+    for name, first, count in (("train", 0, 20), ("held", 100, 5)):
+        write_shards((Sample.of(documents(first + i)) for i in range(count)), where / name, 8000)
+    assert len(list((where / "train").glob("*.tar"))) > 1
+    return f"data={where / 'train'}", f"validation.data={where / 'held'}"
+
+
+@pytest.fixture(scope="module")
+def one(shards: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs in one process, by torch and by DeepSpeed; the last is killed in its fourth step."""
     pytest.importorskip("deepspeed")
     where = tmp_path_factory.mktemp("one")
     jobs = [job(where / "plain", "optimizer.muon=0"), job(where / "muon")]
     jobs += [job(where / f"zero{zero}", *sharded(zero)) for zero in range(4)]
+    jobs += [job(where / "shards", "optimizer.muon=0", *shards)]
     jobs += [job(where / "killed", *sharded(1), die=(0, 4, "step"))]
     launch(jobs, where, dies=True)
     return where
 
 
 @pytest.fixture(scope="module")
-def two(one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(one: Path, shards: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two ranks; the first goes on where one rank was killed, in the last one rank is killed while it saves."""
     where = tmp_path_factory.mktemp("two")
     shutil.copytree(one / "killed", where / "grown")
     jobs = [job(where / "grown", *sharded(1))]
     jobs += [job(where / f"zero{zero}", *sharded(zero), average=True) for zero in range(4)]
+    jobs += [job(where / "shards", *sharded(2), *shards)]
     jobs += [job(where / "offload", *sharded(2), "engine.offload=true")]
     jobs += [job(where / "muon", "engine.kind=deepspeed", "engine.checkpointing=true")]
     jobs += [job(where / "killed", *sharded(3), die=(1, 4, "saving"))]
@@ -128,6 +150,21 @@ def test_deepspeed_equals_torch_at_one_and_two_ranks(one: Path, two: Path, zero:
     assert len(plain) == 4
     for folder in (one, two):
         np.testing.assert_allclose(numbers(folder / f"zero{zero}"), plain, rtol=TOLERANCE, atol=2e-5)
+
+
+@pytest.mark.parametrize("zero", range(4))
+def test_held_out_losses_are_the_same_on_any_ranks(one: Path, two: Path, zero: int) -> None:
+    plain = held_out(one / "plain")
+    assert plain[:, 0].tolist() == [2, 4] and abs(plain[0] - plain[1])[1:].min() > 5e-4
+    for folder in (one, two):
+        np.testing.assert_allclose(held_out(folder / f"zero{zero}"), plain, rtol=TOLERANCE, atol=2e-5)
+
+
+def test_two_ranks_on_shards_come_to_the_validation_loss_of_one_process(one: Path, two: Path) -> None:
+    """DeepSpeed with ZeRO 2 at two ranks, and plain torch, from shards on disk: within 1e-4."""
+    for read in (numbers, held_out):
+        np.testing.assert_allclose(read(two / "shards"), read(one / "shards"), rtol=TOLERANCE, atol=2e-5)
+    assert abs(held_out(one / "shards") - held_out(one / "plain"))[:, 1:].min() > 1e-3, "other documents"
 
 
 def test_muon_works_where_nothing_is_split_and_blocks_may_run_twice(one: Path, two: Path) -> None:

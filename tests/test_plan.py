@@ -13,9 +13,10 @@ from mmcore.model import MMCoreModel, flow_losses
 from mmcore.sequence import PackedSequence
 from mmcore.training.data import Layout, PackedBatches
 from mmcore.training.flops import Load, forward_flops
+from mmcore.training.gpus import GPUS
 from mmcore.training.optimizers import split_parameters
 from mmcore.training.plain import Engine
-from mmcore.training.plan import GPUS, activation_bytes, make_plan, saved_bytes, state_bytes
+from mmcore.training.plan import activation_bytes, make_plan, saved_bytes, state_bytes
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import load_recipe
 from mmcore.training.world.tasks import sample_document

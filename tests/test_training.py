@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations, islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from mmcore.attention import PADDING
 from mmcore.backbone import Guidance
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.document import Document, Image, Segment, Text, Video
@@ -26,6 +30,7 @@ from mmcore.training.plain import Engine
 from mmcore.training.recipe import Optimizer, Recipe, load_recipe
 from mmcore.training.release import stages
 from mmcore.training.scores import psnr
+from mmcore.training.sources import recipe_source
 from mmcore.training.train import train
 from mmcore.training.world.tasks import sample_document
 
@@ -232,6 +237,29 @@ def test_rows_are_filled_without_overflow_and_the_oldest_goes_first() -> None:
     for row in rows:
         assert (np.sum([lengths[i] for i in row], 0) <= (112, 148, 148)).all()
     assert np.mean([np.sum([lengths[i] for i in row]) / 408 for row in rows]) > 0.8
+
+
+@pytest.mark.quick
+@given(st.lists(st.tuples(*[st.integers(0, 10)] * 3), min_size=1, max_size=6), st.tuples(*[st.integers(10, 25)] * 3))
+def test_a_row_of_few_documents_is_the_fullest_there_is(
+    lengths: list[tuple[int, int, int]], room: tuple[int, int, int]
+) -> None:
+    """Against all subsets that hold the oldest."""
+    (row,) = fill_rows(dict(enumerate(lengths)), 1, room)
+    subsets = (s for k in range(len(lengths)) for s in combinations(range(1, len(lengths)), k))
+    sums = [np.sum([lengths[i] for i in (0, *s)], 0) for s in subsets]
+    assert row[0] == 0 and (np.sum([lengths[i] for i in row], 0) <= room).all()
+    assert sum(map(sum, (lengths[i] for i in row))) == max(total.sum() for total in sums if (total <= room).all())
+
+
+def test_the_bundled_mixture_leaves_little_room_empty(root: Path) -> None:
+    """Less than 5 % of the positions of twelve batches of the tiny recipe, in each lane."""
+    recipe = load_recipe("tiny")
+    source = recipe_source(recipe, MMCoreConfig())
+    stream = PackedBatches(source, root / "mmcore" / "bundled" / "tokenizer.model", (4, 16, 16), recipe.layout)
+    empty = torch.stack([batch.marks.doc == PADDING for batch, _ in islice(stream, 12)]).float().mean((0, 1))
+    for lane, wasted in zip(("text", "context", "target"), empty.split(recipe.layout.room), strict=True):
+        assert wasted.mean() < 0.05, lane
 
 
 @pytest.mark.quick

@@ -6,7 +6,6 @@ mmcore bench
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import torch
 
 import mmcore
 from mmcore.errors import MMCoreError
+from mmcore.training.meter import peak_megabytes
 from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
 
@@ -57,11 +57,6 @@ def best(run: Callable[[], object], tries: int = TRIES) -> float:
     return min(times)
 
 
-def peak_megabytes() -> float:
-    """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def fresh(module: str, *arguments: str) -> dict[str, float]:
     """Run a module in a new process; the JSON that it prints last."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
@@ -71,7 +66,7 @@ def fresh(module: str, *arguments: str) -> dict[str, float]:
 
 
 def bench(source: str | None = None) -> list[Row]:
-    """Measure loading, reading, drawing, filming, editing, memory, and the world's renderer.
+    """Measure loading, reading, drawing, filming, editing, memory, the world's renderer, and the tiny recipe's steps.
 
     Args:
         source: a model folder or hub id; None is the bundled model.
@@ -82,7 +77,19 @@ def bench(source: str | None = None) -> list[Row]:
     memory = Row("peak memory of the model", f"{peak:.0f} MB", peak)
     light = seconds("import mmcore, after torch", min(import_seconds() for _ in range(TRIES)))
     page = [seconds(name, number) for name, number in page_seconds(source).items()] if find_spec("gradio") else []
-    return [light, *rows, *page, memory, Row("threads", str(torch.get_num_threads()), 0.0)]
+    threads = Row("threads", str(torch.get_num_threads()), 0.0)
+    return [light, *rows, *page, memory, *training_rows(fresh("mmcore.training.bench_train")), threads]
+
+
+def training_rows(line: dict[str, float]) -> list[Row]:
+    """What a line of a run's log says of speed and of what is lost."""
+    return [
+        Row("tiny recipe: tokens a second", f"{line['tokens_per_s']:.0f}", line["tokens_per_s"]),
+        Row("tiny recipe: arithmetic", f"{line['tflops'] * 1e3:.0f} GFLOP/s", line["tflops"] * 1e3),
+        Row("tiny recipe: data wait", f"{line['data_wait']:.1%} of the time", line["data_wait"]),
+        Row("tiny recipe: padding", f"{line['padding']:.1%} of the positions", line["padding"]),
+        Row("tiny recipe: peak memory", f"{line['memory_mb']:.0f} MB", line["memory_mb"]),
+    ]
 
 
 def import_seconds() -> float:

@@ -28,7 +28,8 @@ from mmcore.generate import Order, Settings, write
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel, flow_losses
 from mmcore.sequence import IMAGE, VIDEO, Patches, Tokens, document_strip, pack
-from mmcore.training.bench import Row, best, fresh, peak_megabytes
+from mmcore.training.bench import Row, best, fresh
+from mmcore.training.meter import peak_megabytes
 
 STILL, CLIP = (1, 4, 4), (4, 4, 4)
 WORDS, STEPS, PATCH_WIDTH, TEXT_TOKENS = 12, 25, 3072, 256

@@ -1,7 +1,7 @@
 """What a run leaves on disk: checkpoints that are whole or not at all, and what is read from them.
 
     with writing(folder, step): ...                  # a full disk is one clear line
-    replace(folder.with_suffix(".part"), folder)
+    replace(folder.with_suffix(".part"), folder, keep=2)
     load_averaged(model, Path("runs/tiny/checkpoint"))
 
 Two forms, both safetensors and JSON alone. Where every rank holds all weights: `model/`, `ema/` and
@@ -12,6 +12,7 @@ run goes on with another number of ranks, or at another of these stages.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -42,21 +43,34 @@ def writing(folder: Path, step: int) -> Iterator[None]:
         raise MMCoreError(f"{folder}: cannot write at step {step}: {reason}; make room and start it again") from error
 
 
-def replace(made: Path, folder: Path) -> None:
-    """Put a finished folder in another's place; `recover` mends what an end between the two renamings leaves."""
-    old = folder.with_suffix(".old")
-    shutil.rmtree(old, ignore_errors=True)
+def older(folder: Path) -> list[Path]:
+    """The checkpoints that were kept when newer ones took their place, the oldest first."""
+    return sorted(folder.parent.glob(f"{folder.name}-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def replace(made: Path, folder: Path, keep: int = 1) -> None:
+    """Put a finished checkpoint in the place of the last one; `recover` mends what an end in the midst leaves.
+
+    Args:
+        made: whole.
+        folder: where the newest checkpoint is; the one that is there moves to a name with its step.
+        keep: how many are kept in all, >= 1.
+    """
     if folder.exists():
-        folder.rename(old)
+        done = json.loads((folder / "engine.json").read_text())["done"]
+        folder.rename(folder.with_name(f"{folder.name}-{done:06d}"))
     made.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    gone = folder.with_suffix(".old")
+    for surplus in older(folder)[: 1 - keep or None]:
+        shutil.rmtree(gone, ignore_errors=True)
+        surplus.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def recover(folder: Path) -> None:
     """Bring the last good checkpoint back, if a run ended while a new one was put in its place."""
-    old = folder.with_suffix(".old")
-    if not folder.exists() and old.exists():
-        old.rename(folder)
+    if not folder.exists() and (kept := older(folder)):
+        kept[-1].rename(folder)
 
 
 class Shards:

@@ -35,6 +35,8 @@ IN_VAIN = 1000
 VALIDATION = 2**40
 """World documents from this index on are never trained on."""
 
+BEAM = 16
+"""So many ways to fill a row are followed at once."""
 
 PATIENCE = 600
 """Seconds after which a process that makes batches is taken to hang."""
@@ -165,7 +167,7 @@ class Turns(IterableDataset[list[tuple[PackedSequence, DataState]]]):
 
 
 def fill_rows(lengths: dict[int, tuple[int, int, int]], rows: int, room: tuple[int, int, int]) -> list[list[int]]:
-    """Choose documents for rows: the oldest opens a row, then whatever leaves the least and the most even rest.
+    """Choose documents for rows: the oldest opens a row, then whatever fills it best.
 
     Args:
         lengths: positions that each document takes in each lane; each fits into an empty row.
@@ -178,21 +180,49 @@ def fill_rows(lengths: dict[int, tuple[int, int, int]], rows: int, room: tuple[i
     free = np.ones(len(names), bool)
     chosen: list[list[int]] = []
     for _ in range(rows):
-        left, row = np.ones(3), []
-        while (candidates := np.flatnonzero(free & (need <= left + 1e-9).all(1))).size:
-            rest = left - need[candidates]
-            best = candidates[0] if not row else candidates[np.argmin(rest.sum(1) + 2 * np.ptp(rest, axis=1))]
-            free[best] = False
-            left = left - need[best]
-            row.append(names[best])
-        chosen.append(row)
+        row = fill_row(need, free, np.array(room) / sum(room))
+        free[row] = False
+        chosen.append([names[i] for i in row])
     return chosen
 
 
+def fill_row(need: np.ndarray, free: np.ndarray, share: np.ndarray) -> list[int]:
+    """Fill one row by beam search: of all ways to add a document, those go on that leave little room, and evenly.
+
+    Args:
+        need: (n, 3) what each document takes of the room in each lane, in [0, 1].
+        free: (n,) which documents may be taken; the first of them opens the row.
+        share: (3,) each lane's share of a row's positions.
+    Returns:
+        The documents of the fullest row that was found.
+    """
+    ways = [np.flatnonzero(free)[:1].tolist()]
+    best, most = ways[0], 0.0
+    while ways:
+        left = 1 - np.stack([need[way].sum(0) for way in ways])
+        full = 1 - left @ share
+        if full.max() > most:
+            best, most = ways[int(full.argmax())], float(full.max())
+        rest = left[:, None] - need
+        fits = free & (rest > -1e-9).all(2)
+        for row, way in zip(fits, ways, strict=True):
+            row[way] = False
+        cost = np.where(fits, rest @ share + np.ptp(rest, axis=2) / 2, np.inf)
+        order = np.argsort(cost, axis=None, kind="stable")[: min(int(fits.sum()), 4 * BEAM)]
+        longer: dict[frozenset[int], list[int]] = {}
+        for way, document in zip(*np.unravel_index(order, cost.shape), strict=True):
+            row = [*ways[way], int(document)]
+            longer.setdefault(frozenset(row), row)
+        ways = list(longer.values())[:BEAM]
+    return best
+
+
 def new_tokenizer(path: Path, size: int, texts: Iterable[str]) -> TextTokenizer:
-    """Train a text tokenizer on some texts and all printable ASCII."""
-    alphabet = " ".join(chr(c) for c in range(33, 127))
-    return train_text_tokenizer([*texts, *[alphabet] * 20], size, path)
+    """Train a text tokenizer on some texts and all printable ASCII; the file appears whole or not at all."""
+    alphabet, partial = " ".join(chr(c) for c in range(33, 127)), path.with_suffix(".part")
+    train_text_tokenizer([*texts, *[alphabet] * 20], size, partial)
+    partial.rename(path)
+    return TextTokenizer(path)
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:

@@ -18,7 +18,7 @@ from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
 from mmcore.tokenizers.text import TextTokenizer
-from mmcore.training.checkpoints import load_averaged, replace
+from mmcore.training.checkpoints import load_averaged
 
 SHARD = "2GB"
 """The largest size of an exported weights file."""
@@ -61,7 +61,7 @@ def export(run: Path, folder: Path) -> None:
     try:
         shutil.rmtree(made, ignore_errors=True)
         pipeline.save(made, SHARD)
-        replace(made, folder)
+        made.rename(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(made, ignore_errors=True)
         raise MMCoreError(f"{folder}: cannot be written: {str(error).strip().splitlines()[0]}") from error

@@ -25,28 +25,10 @@ from mmcore.decoder import DecoderBlock
 from mmcore.model import MMCoreModel
 from mmcore.pyramid import Floors, Planes, PyramidDown, PyramidUp
 from mmcore.training.flops import Load, forward_flops
+from mmcore.training.gpus import Gpu
 from mmcore.training.optimizers import split_parameters
 from mmcore.training.recipe import Recipe
 from mmcore.training.train import shape
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A kind of GPU, by its data sheet: dense bfloat16 FLOP/s, and memory in bytes."""
-
-    peak: float
-    memory: float
-
-
-GPUS = {
-    "a100": Gpu(312e12, 80e9),
-    "h100": Gpu(989e12, 80e9),
-    "h200": Gpu(989e12, 141e9),
-    "b200": Gpu(2250e12, 180e9),
-    "l40s": Gpu(362e12, 48e9),
-    "rtx4090": Gpu(165e12, 24e9),
-}
-"""By name. FLOP/s without sparsity."""
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,28 @@ class Driver:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Losses on documents that are never trained on, always the same ones with the same noise, while a run goes on.
+
+    Args:
+        every: steps from one time to the next, and once at the end; 0 is never.
+        documents: how many; those that take more than the layout's room are left out.
+        data: a folder of shards that hold them; "" takes documents of the world that training never draws.
+    """
+
+    every: int = 0
+    documents: int = 64
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.documents < 1:
+            raise MMCoreError(
+                f"validation.every must be at least 0 and validation.documents at least 1, got {self.every} and "
+                f"{self.documents}"
+            )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training run.
 
@@ -102,11 +124,13 @@ class Recipe:
         compile: whether blocks are compiled.
         seed: decides weights, data and noise.
         save_every: steps between checkpoints.
+        keep: how many checkpoints are kept.
         sample_every: steps between sheets of samples; 0 for none.
         log_every: steps between lines of the log.
         layout: how documents become rows.
         optimizer: learning rates and what goes with them.
         engine: one process or many, and what is split over them.
+        validation: losses on documents that are held out.
     """
 
     preset: str = "tiny"
@@ -126,13 +150,17 @@ class Recipe:
     compile: bool = False
     seed: int = 0
     save_every: int = 200
+    keep: int = 1
     sample_every: int = 400
     log_every: int = 10
     layout: Layout = field(default_factory=Layout)
     optimizer: Optimizer = field(default_factory=Optimizer)
     engine: Driver = field(default_factory=Driver)
+    validation: HeldOut = field(default_factory=HeldOut)
 
     def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise MMCoreError(f"keep must be at least 1, got {self.keep}")
         if self.engine.zero and self.lora:
             raise MMCoreError(f"lora={self.lora} is for engine.zero=0: adapters are too small to be split over ranks")
         if self.engine.zero and self.optimizer.muon:

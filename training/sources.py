@@ -104,17 +104,45 @@ def mixture_order(counts: tuple[int, ...], seed: int, block: int) -> np.ndarray:
     return np.random.default_rng((seed, block)).permutation(np.repeat(np.arange(len(counts)), counts))
 
 
+def world(recipe: Recipe) -> Source:
+    """The documents of the world that a recipe asks for."""
+    return partial(sample_document, mixture=recipe.mixture, most=recipe.solids)
+
+
 def recipe_source(recipe: Recipe, config: MMCoreConfig) -> Source:
     """The documents that a recipe asks for.
 
     Raises:
         MMCoreError: a folder holds no shards, or a broken one.
     """
-    world = partial(sample_document, mixture=recipe.mixture, most=recipe.solids)
     if not recipe.data:
-        return world
-    sources = [world if name == WORLD else Shuffled(Shards(Path(name)), config, recipe.seed) for name in recipe.data]
+        return world(recipe)
+    sources = [
+        world(recipe) if name == WORLD else Shuffled(Shards(Path(name)), config, recipe.seed) for name in recipe.data
+    ]
     return sources[0] if len(sources) == 1 else Mixture(sources, list(recipe.data.values()), recipe.seed)
+
+
+def held_out(recipe: Recipe, config: MMCoreConfig, source: Source | None = None) -> tuple[Source, range]:
+    """What a run is validated on: documents by index, and the indexes.
+
+    Args:
+        recipe: says how many, and where from.
+        config: of the model.
+        source: of a caller's own documents; those from index VALIDATION on are taken, in place of the world's.
+    Raises:
+        MMCoreError: the run trains on shards alone and names none to validate on, or those cannot be read.
+    """
+    chosen = recipe.validation
+    if chosen.data:
+        shards = Shards(Path(chosen.data))
+        return Shuffled(shards, config, recipe.seed), range(min(chosen.documents, len(shards)))
+    if source is None and recipe.data and WORLD not in recipe.data:
+        raise MMCoreError(
+            f"validation.every={chosen.every} needs documents that are not trained on; name a folder of shards: "
+            "validation.data=FOLDER"
+        )
+    return source or world(recipe), range(VALIDATION, VALIDATION + chosen.documents)
 
 
 def recipe_words(recipe: Recipe) -> Iterator[str]:

@@ -4,8 +4,9 @@
     mmcore train debug steps=10
     torchrun --nproc-per-node 2 -m mmcore train debug engine.kind=deepspeed engine.batches=2
 
-A run folder holds `recipe.json` (resolved), `tokenizer.model`, `log.jsonl`, `checkpoint/` (whole or not at all) and
-`samples/`. `training/engine.py` lists the ways to start a run in many processes.
+A run folder holds `recipe.json` (resolved), `tokenizer.model`, `log.jsonl`, `curves.png`, `checkpoint/` (whole or not
+at all), `samples/`, and `tensorboard/` where that is installed. `training/engine.py` lists the ways to start a run in
+many processes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ import dataclasses
 import json
 import math
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 import torch
 from safetensors import SafetensorError
@@ -30,17 +30,18 @@ from mmcore.errors import MMCoreError
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel
 from mmcore.sequence import IGNORE, PackedSequence
-from mmcore.training.checkpoints import load_averaged, load_weights, recover, replace, writing
+from mmcore.training.checkpoints import load_averaged, load_weights, recover
 from mmcore.training.data import DataState, PackedBatches, Source, Turns, new_tokenizer, step_generator
 from mmcore.training.engine import make_engine
+from mmcore.training.log import Log
 from mmcore.training.lora import add_adapters
+from mmcore.training.meter import Meter, Report
 from mmcore.training.plain import Engine
 from mmcore.training.ranks import join
 from mmcore.training.recipe import Recipe
-from mmcore.training.sources import recipe_source, recipe_words
-
-Report = dict[str, float]
-"""One line of the log."""
+from mmcore.training.saving import load_position, save_checkpoint
+from mmcore.training.sources import held_out, recipe_source, recipe_words
+from mmcore.training.validation import Validation, held_out_batches
 
 
 def train(
@@ -58,7 +59,8 @@ def train(
     Args:
         recipe: what to do.
         folder: the run's folder, the same for all ranks.
-        source: documents by index; None is what the recipe's `data` names.
+        source: documents by index; None is what the recipe's `data` names. Those from index VALIDATION on are asked
+            for only to validate.
         workers: processes that make batches beside each rank: 0 or 1.
         on_sample: called every `sample_every` steps, on every rank, with the engine and a path to write to.
     Returns:
@@ -75,7 +77,6 @@ def train(
         recover(checkpoint)
     torch.manual_seed(recipe.seed)
     config = shape(recipe)
-    source = source or recipe_source(recipe, config)
     model = MMCoreModel(config)
     if recipe.start:
         begin_from(model, Path(recipe.start), tokenizer if first else None)
@@ -85,44 +86,58 @@ def train(
         add_adapters(model, recipe.lora)
     ranks.wait()
     engine = make_engine(model, recipe, ranks)
-    count = recipe.engine.batches
-    states, samples = {stream: DataState(stream) for stream in range(ranks.rank, count, ranks.world)}, 0
+    count, samples, tokens = recipe.engine.batches, 0, 0
+    states = {stream: DataState(stream) for stream in range(ranks.rank, count, ranks.world)}
     if checkpoint.exists():
         engine.load(checkpoint)
-        states, samples = load_position(checkpoint, states, count)
-    deal = partial(PackedBatches, source, tokenizer, config.patch, recipe.layout, seed=recipe.seed, stride=count)
+        states, samples, tokens = load_position(checkpoint, states, count)
+    validation = make_validation(engine, source, tokenizer) if recipe.validation.every else None
+    documents = source or recipe_source(recipe, config)
+    deal = partial(PackedBatches, documents, tokenizer, config.patch, recipe.layout, seed=recipe.seed, stride=count)
     loader = Turns([deal(state=state) for state in states.values()]).loader(workers)
-    began, seen, skipped = time.perf_counter(), 0, 0
-    recent: list[Report] = []
-    log = folder / "log.jsonl"
-    if first:
-        forget_after(log, engine.done)
-    with tqdm(total=recipe.steps, initial=engine.done, disable=None if first else True, unit="step") as bar:
-        for batches in drawn(loader, engine):
+    meter = Meter(config, recipe, ranks, samples, tokens)
+    log = Log(folder, engine.done) if first else None
+
+    def due(every: int) -> bool:
+        return bool(every) and engine.done % every == 0
+
+    with (
+        closing(log) if log else nullcontext(),
+        tqdm(total=recipe.steps, initial=engine.done, disable=None if first else True, unit="step") as bar,
+    ):
+        for batches in meter.timed(drawn(loader, engine)):
             if engine.done >= recipe.steps:
                 break
             report = train_step(engine, [batch for batch, _ in batches])
+            meter.add([batch for batch, _ in batches], report if sound(report, engine) else None)
             states = dict(zip(states, (state for _, state in batches), strict=True))
-            if sound(report, engine):
-                recent.append(report)
-            else:
-                skipped += 1
-            (new,) = ranks.sum(sum(int(batch.marks.doc.amax(1).add(1).sum()) for batch, _ in batches))
-            samples, seen = samples + int(new), seen + int(new)
+            last = engine.done == recipe.steps
             bar.update()
-            if engine.done % recipe.log_every == 0 and first:
-                line: Report = {key: fmean(step[key] for step in recent) for key in recent[0]} if recent else {}
+            if due(recipe.log_every):
+                line = meter.line()
                 bar.set_postfix({key: f"{line[key]:.4f}" for key in ("text", "flow") if key in line})
-                line |= {"samples": samples, "samples_per_s": seen / (time.perf_counter() - began)}
-                line |= {"skipped": skipped} if skipped else {}
-                with writing(log, engine.done), log.open("a") as file:
-                    file.write(json.dumps({"step": engine.done} | {k: round(v, 5) for k, v in line.items()}) + "\n")
-                recent = []
-            if engine.done % recipe.save_every == 0 or engine.done == recipe.steps:
-                save_checkpoint(engine, states, samples, checkpoint)
-            if on_sample and recipe.sample_every and engine.done % recipe.sample_every == 0:
+                if log:
+                    log.write(engine.done, line)
+            if validation and (last or due(recipe.validation.every)):
+                found = validation()
+                if log:
+                    log.write(engine.done, found | {"tokens": meter.tokens})
+            if last or due(recipe.save_every):
+                save_checkpoint(engine, states, meter.samples, meter.tokens, checkpoint)
+                if log:
+                    log.draw()
+            if on_sample and due(recipe.sample_every):
                 on_sample(engine, folder / "samples" / f"{engine.done:06d}.png")
     return engine
+
+
+def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> Validation:
+    """What a recipe asks to be validated on; conditions are never hidden there."""
+    recipe, config = engine.recipe, engine.model.config
+    documents, indexes = held_out(recipe, config, source)
+    layout = dataclasses.replace(recipe.layout, hide_all=0.0, hide_text=0.0, hide_context=0.0)
+    stream = PackedBatches(documents, tokenizer, config.patch, layout, seed=recipe.seed)
+    return Validation(held_out_batches(stream, indexes), engine)
 
 
 def begin_folder(recipe: Recipe, folder: Path) -> None:
@@ -160,15 +175,6 @@ def begin_from(model: MMCoreModel, source: Path, tokenizer: Path | None) -> None
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MMCoreError(f"{source}: cannot start from it: {reason}; train it first, or change start=") from error
-
-
-def forget_after(log: Path, step: int) -> None:
-    """Take the lines of later steps out of a log: they are made again."""
-    if log.exists():
-        lines = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
-        partial = log.with_suffix(".part")
-        partial.write_text("".join(lines))
-        partial.rename(log)
 
 
 def drawn(loader: DataLoader, engine: Engine) -> Iterator[list[tuple[PackedSequence, DataState]]]:
@@ -230,45 +236,3 @@ def sound(report: Report, engine: Engine) -> bool:
             " and start it again: it goes on from its checkpoint"
         )
     return not broken
-
-
-def position_file(checkpoint: Path, stream: int) -> Path:
-    """Where a checkpoint says how far a stream of documents has come."""
-    return checkpoint / (f"data-{stream}.json" if stream else "data.json")
-
-
-def load_position(checkpoint: Path, streams: Mapping[int, DataState], count: int) -> tuple[dict[int, DataState], int]:
-    """How far streams have come, and how many documents were seen in all.
-
-    Raises:
-        MMCoreError: the checkpoint was written with another number of streams.
-    """
-    whole = json.loads(position_file(checkpoint, 0).read_text())
-    if (before := whole.get("streams", 1)) != count:
-        raise MMCoreError(f"{checkpoint}: written with engine.batches={before}; go on with the same, not {count}")
-    read = {stream: json.loads(position_file(checkpoint, stream).read_text()) for stream in streams}
-    states = {s: DataState(at["next"], tuple(at["waiting"]), at.get("broken", 0)) for s, at in read.items()}
-    return states, whole["samples"]
-
-
-def save_checkpoint(engine: Engine, states: Mapping[int, DataState], samples: int, folder: Path) -> None:
-    """Write a checkpoint beside the old one, each rank its part, then put it in its place."""
-    made, ranks = folder.with_suffix(".part"), engine.ranks
-    try:
-        with writing(folder, engine.done):
-            if ranks.rank == 0:
-                shutil.rmtree(made, ignore_errors=True)
-                made.mkdir()
-            ranks.wait()
-            engine.save(made)
-            for stream, state in states.items():
-                position = {"next": state.next, "waiting": state.waiting, "broken": state.broken}
-                position |= {"samples": samples, "streams": engine.recipe.engine.batches}
-                position_file(made, stream).write_text(json.dumps(position))
-            ranks.wait()
-            if ranks.rank == 0:
-                replace(made, folder)
-            ranks.wait()
-    except MMCoreError:
-        shutil.rmtree(made, ignore_errors=True)
-        raise

@@ -1,0 +1,86 @@
+"""Losses on held-out documents while a run goes on: the same batches with the same noise each time, on any ranks.
+
+    validation = Validation(held_out_batches(stream, range(VALIDATION, VALIDATION + 64)), engine)
+    validation()                                     # {"valid_text": ..., "valid_flow": ...}, all ranks together
+
+They are the losses of the weights as they are, not of their average.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from mmcore.errors import MMCoreError
+from mmcore.sequence import PackedSequence, Strip, pack
+from mmcore.tokenizers.text import TextTokenizer
+from mmcore.training.data import VALIDATION, PackedBatches, fill_rows, step_generator
+from mmcore.training.flops import Load
+from mmcore.training.meter import Report
+from mmcore.training.plain import Engine
+
+logger = logging.getLogger(__name__)
+
+
+def held_out_batches(stream: PackedBatches, indexes: Iterable[int]) -> list[PackedSequence]:
+    """Documents in as many batches as they take, the last rows perhaps empty.
+
+    Args:
+        stream: what they are drawn from, cut and laid out by; nothing is drawn from the stream itself.
+        indexes: of the documents; broken ones and those without room are left out.
+    Raises:
+        MMCoreError: none is left.
+    """
+    text, layout = TextTokenizer(stream.tokenizer), stream.layout
+    strips: dict[int, Strip] = {}
+    for i in indexes:
+        try:
+            strip = stream.strip(i, text)
+        except MMCoreError as error:
+            logger.warning("left out of validation: %s", error)
+            continue
+        if all(n <= room for n, room in zip(strip.lengths, layout.room, strict=True)):
+            strips[i] = strip
+    if not strips:
+        raise MMCoreError(f"no held-out document can be used within layout.room={list(layout.room)}")
+    batches: list[PackedSequence] = []
+    while strips:
+        chosen = fill_rows({i: strip.lengths for i, strip in strips.items()}, layout.rows, layout.room)
+        batches.append(
+            pack([[strips.pop(i) for i in row] for row in chosen], int(np.prod(stream.patch)) * 3, layout.room)
+        )
+    return batches
+
+
+class Validation:
+    """The losses of an engine's model on some batches, dealt out to ranks.
+
+    Args:
+        batches: the same on all ranks.
+        engine: what is trained.
+    """
+
+    def __init__(self, batches: Sequence[PackedSequence], engine: Engine) -> None:
+        self.batches, self.engine = batches, engine
+
+    @torch.no_grad()
+    def __call__(self) -> Report:
+        """The text and the flow loss, each the mean over its tokens in all batches; all ranks ask together.
+
+        Ranks take turns at the batches; one that has none left repeats the last, which counts nothing, since ranks
+        whose weights are split must go through the model together.
+        """
+        engine, ranks, sums = self.engine, self.engine.ranks, np.zeros(4)
+        for turn in range(0, len(self.batches), ranks.world):
+            place = turn + ranks.rank
+            batch = self.batches[min(place, len(self.batches) - 1)]
+            generator = step_generator(engine.recipe.seed, VALIDATION + place, engine.device)
+            text, flow = engine.losses(batch.to(engine.device), generator)
+            if place < len(self.batches):
+                load = Load.of(batch)
+                sums += text.item() * load.words, load.words, flow.item() * load.targets, load.targets
+        text_sum, words, flow_sum, targets = ranks.sum(*sums.tolist())
+        return {"valid_text": text_sum / max(words, 1), "valid_flow": flow_sum / max(targets, 1)}
