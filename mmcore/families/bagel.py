@@ -4,8 +4,8 @@
     hidden = model(lay_out([strand], model.embed_tokens.weight))
 
 Text, what the tower sees and the markers around every picture go to the first expert, latents to the second. A
-picture's tokens, markers included, share one rotary position. Shapes: `D` width, `N` latent tokens, `P` numbers in each,
-`h w` their rows and columns.
+picture's tokens, markers included, share one rotary position. Shapes: `D` width, `N` latent tokens, `P` numbers in
+each, `h w` their rows and columns.
 """
 
 from __future__ import annotations
