@@ -1,7 +1,7 @@
 """Lance against what its own implementation gave, on tiny random weights in float32.
 
 Tolerances: 2e-5 for logits and velocities, 1e-4 for final latents. A plain clone tests a cut of the recorded cases,
-with the recorded features of the vision tower in its place; with MMCORE_PARITY the whole set is read, and the tower runs.
+with the recorded features of the vision tower in its place; with MMCORE_PARITY the whole set is read, the tower runs.
 """
 
 from __future__ import annotations

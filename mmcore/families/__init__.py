@@ -6,4 +6,5 @@ released layout. Nothing here trains.
 | family | module | reads and writes |
 |---|---|---|
 | BAGEL (arXiv 2505.14683) | `bagel` | text, pictures |
+| Lance (arXiv 2605.18678) | `lance` | text, pictures, clips |
 """
