@@ -131,7 +131,7 @@ class Uncached(LancePast):
     def velocity(self, x: Tensor, level: Tensor, grid: Grid) -> Tensor:
         """Velocity (N, P) of a medium behind the only document; its levels are (N)."""
         row, (strand,) = self.rows[0], self.before
-        self._target(strand, row, row.position, grid, TARGET)
+        self.target(strand, row, row.position, grid, TARGET)
         strand.lanes[1].values[-1] = self.model.latents(x, level, grid)
         return self.model.velocity(self.model(lay_out([strand], x.new_zeros(1, 64)))[0, -len(x) :])
 
@@ -290,7 +290,7 @@ def test_a_later_turn_edits_where_the_picture_stands(backbone: LanceBackbone, ca
     places = []
     for row in past.rows:
         strand = Strand(row.span)
-        past._target(strand, row, row.position, (1, 2, 3), TARGET)
+        past.target(strand, row, row.position, (1, 2, 3), TARGET)
         places.append(strand.lanes[1].coords[0])
     assert (places[0] == past.rows[0].sources[0][1:-1]).all() and places[0].max() < past.rows[0].position
     assert (places[1] == past.rows[1].sources[0][1:-1]).all() and len(past.rows[1].sources) == 1

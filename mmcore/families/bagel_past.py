@@ -125,7 +125,7 @@ class BagelPast(StrandPast[Place]):
                     row.words.append(self.vocabulary.own(piece.ids))
                     strand.tokens(self._text(row.words[-1]))
                 else:
-                    self._picture(strand, piece)
+                    self.picture(strand, piece)
                     row.pictured = True
                     row.mark(strand)
         self.read(strands)
@@ -158,7 +158,7 @@ class BagelPast(StrandPast[Place]):
         for row, strand, new in zip(self.rows, strands, patches, strict=True):
             if new is not None:
                 view = self.backbone.view
-                self._picture(strand, new if view is None else Picture(new.values, new.grid, IMAGE, True, view(new)))
+                self.picture(strand, new if view is None else Picture(new.values, new.grid, IMAGE, True, view(new)))
                 row.pictured = True
                 row.mark(strand)
         self.run(strands)
@@ -167,7 +167,7 @@ class BagelPast(StrandPast[Place]):
     def _text(self, ids: list[int]) -> Tensor:
         return self.model.words([self.vocabulary.begin, *ids, self.vocabulary.end])
 
-    def _picture(self, strand: Strand, piece: Patches) -> None:
+    def picture(self, strand: Strand, piece: Patches) -> None:
         """The blocks of a picture."""
         markers = self.markers()
         if len(piece.values):

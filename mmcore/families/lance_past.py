@@ -116,14 +116,13 @@ class LancePast(StrandPast[Place]):
         strands = self.strands()
         for row, strand, pieces in zip(self.rows, strands, prompts, strict=True):
             for piece in pieces:
-                if isinstance(piece, Sentence):
-                    self._say(strand, (*self.template.opening, *self.vocabulary.own(piece.ids)))
-                elif isinstance(piece, Given):
+                if isinstance(piece, Given):
                     row.given = piece.values.to(self.model.device)
-                else:
-                    self._turn(row, strand, piece.learn)
-                    self._piece(row, strand, piece)
-            self._turn(row, strand, True)
+                    continue
+                if not isinstance(piece, Sentence):
+                    self.turn(row, strand, piece.learn)
+                self.piece(row, strand, piece)
+            self.turn(row, strand, True)
         return self.read(strands)
 
     def tokens(self, ids: Sequence[Sequence[int]]) -> Tensor:
@@ -147,7 +146,7 @@ class LancePast(StrandPast[Place]):
     def _say(self, strand: Strand, ids: Sequence[int]) -> None:
         strand.tokens(self.model.words(ids))
 
-    def _turn(self, row: Place, strand: Strand, learn: bool) -> None:
+    def turn(self, row: Place, strand: Strand, learn: bool) -> None:
         """Open a turn where the other's stands."""
         if row.turn == learn:
             return
@@ -156,8 +155,11 @@ class LancePast(StrandPast[Place]):
             row.tail = strand.position
         self._say(strand, self.template.reply if learn else self.template.user)
 
-    def _piece(self, row: Place, strand: Strand, piece: Piece) -> None:
-        if isinstance(piece, Tokens):
+    def piece(self, row: Place, strand: Strand, piece: Piece) -> None:
+        """Append a segment of the turn that is open, or the sentence before the first."""
+        if isinstance(piece, Sentence):
+            self._say(strand, (*self.template.opening, *self.vocabulary.own(piece.ids)))
+        elif isinstance(piece, Tokens):
             self._mark(row, strand, piece.learn)
             self._say(strand, self.vocabulary.own(piece.ids))
         else:
@@ -250,9 +252,9 @@ class LancePast(StrandPast[Place]):
                 strand.span, position = row.cut
                 strand.position = position if rule.anew else row.tail
                 strand.tokens(self.model.words(self.template.reply), ASIDE)
-                self._target(strand, row, position + len(self.template.reply), grid, TARGET)
+                self.target(strand, row, position + len(self.template.reply), grid, TARGET)
             strand.span = row.span
-            self._target(strand, row, row.position, grid, TARGET | ASIDE)
+            self.target(strand, row, row.position, grid, TARGET | ASIDE)
             strands.append(strand)
         new = lay_out(strands, markers)
         branches = 1 if rule is None else 2
@@ -265,7 +267,7 @@ class LancePast(StrandPast[Place]):
 
         return run
 
-    def _target(self, strand: Strand, row: Place, position: int, grid: Grid, hide: int) -> None:
+    def target(self, strand: Strand, row: Place, position: int, grid: Grid, hide: int) -> None:
         """A medium to be written: where its one source stands if that has as many tokens, else behind the context."""
         places = self._places(position, grid)
         if len(row.sources) == 1 and len(row.sources[0]) == len(places):
