@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def noise_of(cases: Cases, case: str) -> Tensor:
 class Uncached(LancePast):
     """A past that keeps positions instead of keys and values: every prediction runs the document again."""
 
-    def read(self, strands: list[Strand]) -> Tensor:
+    def read(self, strands: Sequence[Strand]) -> Tensor:
         self.before = strands
         for row, strand in zip(self.rows, strands, strict=True):
             row.span, row.position = strand.span, strand.position
@@ -296,6 +297,21 @@ def test_a_later_turn_edits_where_the_picture_stands(backbone: LanceBackbone, ca
     assert (places[1] == past.rows[1].sources[0][1:-1]).all() and len(past.rows[1].sources) == 1
     assert places[1].min() > past.rows[0].position
     assert places[2].min() == past.rows[2].position + 1
+
+
+@pytest.mark.parametrize("begin", [0, 1, 2])
+def test_without_words_there_is_nothing_to_leave_out(backbone: LanceBackbone, cases: Cases, begin: int) -> None:
+    """A sentence alone, with a picture, with a picture that the model has drawn: with and without words is the same."""
+    sentence, medium, _ = prompt(cases, "edit_image")
+    assert isinstance(medium, Medium)
+    pieces: list[Piece] = [[sentence], [sentence, medium], [sentence, replace(medium, learn=True)]][begin]
+    past, _ = backbone.read([pieces])
+    x, level = noise_of(cases, "edit_image"), torch.full((1, 6), 0.5)
+    without, full = past._velocities(past.cache, past.rows, (1, 2, 3), GUIDANCE)(x, level)
+    if begin < 2:
+        torch.testing.assert_close(without, full, **CLOSE)
+    else:
+        assert not torch.allclose(without, full, atol=1e-3), "what the model has done is left out with the words"
 
 
 def test_its_guidance_is_by_words_alone(backbone: LanceBackbone, cases: Cases) -> None:

@@ -141,6 +141,7 @@ class LancePast(StrandPast[Place]):
                 seen = () if self.view is None else (self.view(new),)
                 kind = Medium if seen else Patches
                 self._medium(row, strand, kind(new.values, new.grid, new.opener, True, *seen))
+                row.given = None
         return self.run(strands)
 
     def _say(self, strand: Strand, ids: Sequence[int]) -> None:
@@ -150,6 +151,8 @@ class LancePast(StrandPast[Place]):
         """Open a turn where the other's stands."""
         if row.turn == learn:
             return
+        if row.turn is None:
+            self._mark(row, strand)
         row.turn, row.stale = learn, True
         if learn:
             row.tail = strand.position
@@ -160,18 +163,19 @@ class LancePast(StrandPast[Place]):
         if isinstance(piece, Sentence):
             self._say(strand, (*self.template.opening, *self.vocabulary.own(piece.ids)))
         elif isinstance(piece, Tokens):
-            self._mark(row, strand, piece.learn)
+            if not piece.learn:
+                self._mark(row, strand)
             self._say(strand, self.vocabulary.own(piece.ids))
         else:
             self._medium(row, strand, piece)
-            self._mark(row, strand, piece.learn)
+            if not piece.learn:
+                self._mark(row, strand)
 
-    def _mark(self, row: Place, strand: Strand, learn: bool) -> None:
-        """Cut here, if it is what the user says. Span numbers are left free, for tokens that open a reply and for a
-        block that sees them and what came before the cut, and no more."""
-        if not learn:
-            row.cut = (strand.span, strand.position)
-            strand.span += len(self.template.reply) + 1
+    def _mark(self, row: Place, strand: Strand) -> None:
+        """Cut here. Span numbers are left free, for tokens that open a reply and for a block that sees them and what
+        came before the cut, and no more."""
+        row.cut = (strand.span, strand.position)
+        strand.span += len(self.template.reply) + 1
 
     def _medium(self, row: Place, strand: Strand, piece: Patches) -> None:
         """The blocks of a picture or a clip."""

@@ -24,7 +24,7 @@ from mmcore.families.lance_past import LanceBackbone, LancePast
 from mmcore.families.lance_pieces import Sentence
 from mmcore.families.lanes import Strand, lay_out
 from mmcore.families.pair import Pair
-from mmcore.sequence import IGNORE, Patches, Piece, Tokens
+from mmcore.sequence import Patches, Piece, Tokens
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def measure(model: Pair, lessons: Sequence[Lesson]) -> Losses:
     hidden, begin = model(new), new.lengths[0]
     said = [(row, *label) for row, lesson in enumerate(lessons) for label in lesson.labels]
     rows, places, tokens = torch.tensor(said, dtype=torch.long, device=hidden.device).view(-1, 3).unbind(1)
-    words = F.cross_entropy(model.logits(hidden[rows, places]), tokens, reduction="none", ignore_index=IGNORE)
+    words = F.cross_entropy(model.logits(hidden[rows, places]), tokens, reduction="none")
     errors = [hidden.new_zeros(0, model.latent_out.out_features)]
     for row, lesson in zip(hidden, lessons, strict=True):
         for at, goal in lesson.goals:

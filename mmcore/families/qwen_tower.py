@@ -7,7 +7,7 @@ Two frames make one time step, and no time step sees another. Windows and rotary
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -31,7 +31,9 @@ class ClipTower(nn.Module):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         shape = Qwen2_5_VLVisionConfig(**{**config, "attn_implementation": "sdpa"})
-        self.patch, self.merge, self.pair = shape.patch_size, shape.spatial_merge_size, shape.temporal_patch_size
+        self.patch = cast(int, shape.patch_size)
+        self.merge = cast(int, shape.spatial_merge_size)
+        self.pair = cast(int, shape.temporal_patch_size)
         self.layers = Qwen2_5_VisionTransformerPretrainedModel(shape)
 
     def settle(self, device: torch.device | str) -> None:
