@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,12 +25,13 @@ from mmcore.attention import TARGET
 from mmcore.backbone import Guidance
 from mmcore.cache import Cache
 from mmcore.errors import MMCoreError
-from mmcore.families.lance import TOWER, Lance, LanceConfig, load_lance, waves
+from mmcore.families.lance import TOWER, Lance, LanceConfig, block_places, load_lance, waves
 from mmcore.families.lance_past import LanceBackbone, LancePast
 from mmcore.families.lance_pieces import GUIDANCE, Given, LanceGuidance, Medium, Sentence, Template, as_lance
 from mmcore.families.lanes import Strand, lay_out
 from mmcore.families.qwen_tower import ClipTower
 from mmcore.families.vocabulary import SHIFT, Vocabulary
+from mmcore.families.weights import shards
 from mmcore.flow import euler, schedule
 from mmcore.generate import Order, SegmentEvent, Settings, TokenEvent, write
 from mmcore.sequence import IMAGE, VIDEO, Grid, Patches, Piece, Tokens
@@ -260,9 +264,9 @@ def test_batched_equals_single(backbone: LanceBackbone, cases: Cases) -> None:
         else:
             assert isinstance(together, Patches)
             torch.testing.assert_close(together.values, alone.values, atol=1e-4, rtol=0)
-    given = cases["i2v/vae_latent0_t_h_w_c"][0].reshape(-1, 48)
+    first = cases["i2v/vae_latent0_t_h_w_c"][0].reshape(-1, 48)
     assert isinstance(many[3], Patches)
-    torch.testing.assert_close(many[3].values[:6], given, atol=1e-6, rtol=0)
+    torch.testing.assert_close(many[3].values[:6], first, atol=1e-6, rtol=0)
 
 
 def test_text_picture_text_in_one_reply(lance: Lance, cases: Cases) -> None:
@@ -335,6 +339,23 @@ def test_places_of_a_larger_grid_begin_alike() -> None:
     small, large = waves((2, 2, 3), 64), waves((4, 5, 6), 64).view(4, 5, 6, 64)
     assert torch.equal(small.view(2, 2, 3, 64), large[:2, :2, :3])
     assert len(large.view(-1, 64).unique(dim=0)) == 120
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6)))
+def test_places_of_a_medium(position: int, grid: Grid) -> None:
+    """Every token has a place of its own behind what opens the medium, and what closes it lies behind them all."""
+    places = block_places(position, grid, 2)
+    opener, inside, closer = places[0], places[1:-1], places[-1]
+    assert (opener == position).all() and len(np.unique(inside, axis=0)) == len(inside) == np.prod(grid)
+    assert (inside.min(0) == position + 1).all() and (closer == inside.max() + 1).all()
+    assert inside[:, 0].max() - position - 1 == 2 * (grid[0] - 1)
+
+
+def test_the_weights_of_a_model_come_before_averaged_ones(tmp_path: Path) -> None:
+    for name in ("ema.safetensors", "model.safetensors"):
+        (tmp_path / name).touch()
+        assert shards(tmp_path, ("model.safetensors", "ema.safetensors")) == [tmp_path / name]
 
 
 def test_a_document_that_is_too_long_is_refused(backbone: LanceBackbone) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import mmcore
@@ -126,10 +128,10 @@ def test_a_batch_of_mixed_requests_gives_each_what_it_gets_alone(
         Request(Document((Text("it rolls"), picture)), "video", (5, 32, 32), seed=3),
         Request(Document((clip, Text("what is this?"))), "text", seed=4),
     ]
-    settings = make_settings({"steps": 2, "tokens": 3}, model.translator.settings)
-    together = model.reply(requests, settings, progress=False)
+    chosen = make_settings({"steps": 2, "tokens": 3}, model.translator.settings)
+    together = model.reply(requests, chosen, progress=False)
     for request, reply in zip(requests, together, strict=True):
-        (alone,) = model.reply([request], settings, progress=False)
+        (alone,) = model.reply([request], chosen, progress=False)
         assert alone.text == reply.text and len(alone.media) == len(reply.media)
         for a, b in zip(alone.media, reply.media, strict=True):
             assert np.abs(a.frames.astype(int) - b.frames.astype(int)).max() <= 1
@@ -170,8 +172,8 @@ def test_text_picture_and_text_in_one_reply(model: FamilyPipeline, monkeypatch: 
 
     monkeypatch.setattr(type(model.backbone.vocabulary), "logits", lambda self, own: bent(own))  # type: ignore[attr-defined]
     request = Request(Document((Text("hi"),)), "any", (None, 32, 32))
-    settings = make_settings({"steps": 1, "tokens": 9}, model.translator.settings)
-    (reply,) = model.reply([request], settings, progress=False)
+    chosen = make_settings({"steps": 1, "tokens": 9}, model.translator.settings)
+    (reply,) = model.reply([request], chosen, progress=False)
     assert [type(segment).__name__ for segment in reply.document] == ["Text", "Image", "Text"]
 
 
@@ -179,11 +181,11 @@ def test_a_picture_is_set_in_motion_as_the_first_frame(model: FamilyPipeline, pi
     translator = translator_of(model)
     request = model._fitted(Request(Document((Text("it rolls"), picture)), "video", (9, None, None)))
     order = translator.order(request, translator.sizes(request))
-    sentence, given, words = order.pieces
-    assert isinstance(sentence, Sentence) and isinstance(given, Given) and isinstance(words, Tokens)
-    assert order.grids == {VIDEO: (3, 3, 3)} and given.grid == (1, 3, 3)
+    sentence, first, words = order.pieces
+    assert isinstance(sentence, Sentence) and isinstance(first, Given) and isinstance(words, Tokens)
+    assert order.grids == {VIDEO: (3, 3, 3)} and first.grid == (1, 3, 3)
     alone = translator._encode(translator.fit(picture).frames, torch.Generator().manual_seed(0))[0]
-    torch.testing.assert_close(given.values, alone)
+    torch.testing.assert_close(first.values, alone)
     kept = [type(piece) for piece in translator.order(request, {IMAGE: (1, 32, 32)}).pieces]
     assert kept == [Sentence, Given, Tokens]
 
@@ -295,6 +297,17 @@ def test_the_middle_of_a_picture_is_taken() -> None:
 def test_clips_are_sampled_to_a_latent_length(frames: int, fps: float, expected: int) -> None:
     taken = sampled(np.arange(frames)[:, None, None, None].repeat(3, 3), fps, 12, 6)[:, 0, 0, 0]
     assert len(taken) == expected and taken[0] == 0 and (expected == 1 or taken[-1] == frames - 1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 500), st.floats(1, 120), st.tuples(st.integers(1, 4000), st.integers(1, 4000)))
+def test_any_medium_gets_a_length_and_a_size_that_latents_have(frames: int, fps: float, size: tuple[int, int]) -> None:
+    taken = sampled(np.zeros((frames, 1, 1, 3), np.uint8), fps, 12, 6)
+    assert len(taken) % 4 == 1 and len(taken) <= 72
+    rows, columns = bucket(size, 640)
+    assert rows % 16 == columns % 16 == 0 and 0.9 < rows * columns / 640**2 < 1.1
+    if 9 / 16 < size[1] / size[0] < 21 / 9:
+        assert abs(np.log(columns / rows * size[0] / size[1])) < 0.25
 
 
 def test_only_so_many_media_are_remembered() -> None:

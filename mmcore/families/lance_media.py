@@ -199,7 +199,10 @@ class LanceTranslator:
         return rearrange(latents, "c t y x -> (t y x) c"), (t, y, x)
 
     def _seen(self, frames: np.ndarray) -> Tensor:
-        """Frames (T, H, W, 3) as the tower takes them: a picture, and the last frame of an odd number, twice."""
+        """Frames (T, H, W, 3) as the tower takes them: a picture, and the last frame of an odd number, twice.
+
+        They are shrunk from the medium as it was fitted; the reference shrinks what was sent.
+        """
         side = self.sides.seen_picture if len(frames) == 1 else self.sides.seen_clip
         small = middle(shaped(frames, bucket(frames.shape[1:3], side)), self.seen_side)
         even = np.concatenate((small, small[-1:])) if len(small) % 2 else small
