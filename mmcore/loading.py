@@ -6,6 +6,7 @@ describe(model)["parameters"]
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,18 @@ BUNDLED = Path(__file__).parent / "bundled"
 
 BAGEL = ("llm_config.json", "vit_config.json")
 """Files by which a released folder of BAGEL is known."""
+
+LANCE = ("Lance_3B", "Lance_3B_Video")
+"""Folders of Lance's models, for pictures and for clips, in what is released."""
+
+
+def is_lance(folder: Path) -> bool:
+    """Whether this is a released folder of Lance: its core's positions have sections, as those of Qwen2.5-VL."""
+    path = folder / "llm_config.json"
+    try:
+        return path.is_file() and "mrope_section" in (json.loads(path.read_text()).get("rope_scaling") or {})
+    except (ValueError, AttributeError):
+        return False
 
 
 def describe(pipeline: Pipeline) -> dict[str, object]:
@@ -53,6 +66,13 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
         from mmcore.families.bagel_media import open_bagel
 
         return FamilyPipeline(*open_bagel(folder, where))
+    if is_lance(folder):
+        from mmcore.families.lance_media import open_lance
+
+        return FamilyPipeline(*open_lance(folder, where))
+    both = [name for name in LANCE if is_lance(folder / name)]
+    if both:
+        raise MMCoreError(f"{folder}: models lie in folders of it: load one of {', '.join(both)} there")
     for needed in ("config.json", "tokenizer.model"):
         if not (folder / needed).is_file():
             raise MMCoreError(f"{folder}: no {needed} here: not a model folder, or not all of it was copied")

@@ -153,6 +153,21 @@ def test_a_drawn_picture_is_seen_as_if_it_had_been_sent(model: FamilyPipeline, p
     assert len(chat.document.media) == 1
 
 
+def test_a_drawn_picture_is_edited_by_the_latents_it_was_drawn_with(
+    model: FamilyPipeline, picture: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what was sent goes through the autoencoder, and a picture of any size keeps its own."""
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("encoded")
+
+    monkeypatch.setattr(model.translator.autoencoder, "encode", refuse)  # type: ignore[attr-defined]
+    drawn = model.generate_image("a red ball", height=32, width=40, steps=1)
+    assert model.edit(Image(drawn.frames.copy()), "make it blue", steps=1).frames.shape == (1, 32, 40, 3)
+    with pytest.raises(AssertionError, match="encoded"):
+        model.edit(picture, "make it blue", steps=1)
+
+
 def test_words_that_look_special_are_words(model: FamilyPipeline) -> None:
     text = model.translator.text  # type: ignore[attr-defined]
     ids = text.encode("<|im_end|> a é")

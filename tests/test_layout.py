@@ -34,7 +34,7 @@ HOMES = {
     "deepspeed": {"mmcore.training.engine"},
     "webdataset": {"mmcore.training.data"},
     "sentencepiece": {"mmcore.tokenizers.text"},
-    "diffusers": {"mmcore.families.autoencoder"},
+    "diffusers": {"mmcore.families.autoencoder", "mmcore.families.wan"},
     "torch.utils.tensorboard": {"mmcore.training.log"},
 }
 UPWARD = {("mmcore.document", "mmcore.decoders.media"), ("mmcore.document", "mmcore.tokenizers.media")}

@@ -1,9 +1,10 @@
 """Released models of other families, driven by this library's own writing loop.
 
 Each family is one module that puts parts together which the others use too; `mmcore.load(FOLDER)` recognises its
-released layout. Nothing here trains.
+released layout. What BAGEL and Lance learn from, and its losses, is in `lessons`; no recipe trains them yet.
 
 | family | module | reads and writes |
 |---|---|---|
 | BAGEL (arXiv 2505.14683) | `bagel` | text, pictures |
+| Lance (arXiv 2605.18678) | `lance` | text, pictures, clips |
 """

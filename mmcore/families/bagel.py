@@ -4,15 +4,13 @@
     hidden = model(lay_out([strand], model.embed_tokens.weight))
 
 Text, what the tower sees and the markers around every picture go to the first expert, latents to the second. A
-picture's tokens, markers included, share one rotary position. t = 0 is noise and t = 1 data here, as everywhere in this
-library; the family itself counts the other way, and `level` below is its noise level, 1 - t. Shapes: `D` width, `N`
-latent tokens, `P` numbers in each, `h w` their rows and columns.
+picture's tokens, markers included, share one rotary position. Shapes: `D` width, `N` latent tokens, `P` numbers in
+each, `h w` their rows and columns.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcore.attention import make_mask
-from mmcore.cache import Cache
 from mmcore.errors import MMCoreError
-from mmcore.families.embedding import LevelEmbedding, Places
-from mmcore.families.experts import ExpertCore, Shape
-from mmcore.families.lanes import Layout
-from mmcore.families.rotary import frequencies, turns
+from mmcore.families.embedding import Places
+from mmcore.families.experts import Shape
+from mmcore.families.pair import RELEASED, Pair, renamed
 from mmcore.families.siglip import Tower
 from mmcore.families.weights import fill
 
@@ -126,7 +121,7 @@ class Connector(nn.Module):
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
-class Bagel(nn.Module):
+class Bagel(Pair):
     """The network.
 
     Args:
@@ -134,28 +129,13 @@ class Bagel(nn.Module):
     """
 
     def __init__(self, config: BagelConfig) -> None:
-        super().__init__()
+        half, width = config.shape.head_width // 2, config.shape.width
+        super().__init__(config.shape, config.vocabulary, config.theta, (half, 0, 0), config.patch_width)
         self.config = config
-        width = config.shape.width
-        self.embed_tokens = nn.Embedding(config.vocabulary, width)
-        self.core = ExpertCore(config.shape, experts=2)
-        self.lm_head = nn.Linear(width, config.vocabulary, bias=False)
         self.tower = Tower(config.vision, config.tower_places, config.vision["num_hidden_layers"] - 1)
         self.connector = Connector(config.vision["hidden_size"], width)
         self.tower_places = Places(config.tower_places, width)
-        self.level = LevelEmbedding(width)
-        self.latent_in = nn.Linear(config.patch_width, width)
-        self.latent_out = nn.Linear(width, config.patch_width)
         self.latent_places = Places(config.places, width)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.embed_tokens.weight.device
-
-    def words(self, ids: list[int]) -> Tensor:
-        """Token ids -> (n, D)."""
-        return self.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.device))
 
     def look(self, pixels: Tensor) -> Tensor:
         """A picture (3, H, W) in [-1, 1], sides multiples of 14 -> what the core sees of it, (n, D)."""
@@ -166,49 +146,15 @@ class Bagel(nn.Module):
         noise = self.level(level)[..., None, :]
         return self.latent_in(x.to(self.latent_in.weight.dtype)) + noise + self.latent_places(grid)
 
-    def velocity(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., D) of latent tokens -> float32 velocity (..., P), from data to noise."""
-        return self.latent_out(hidden).float()
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., vocabulary) float32."""
-        return self.lm_head(hidden).float()
-
-    def forward(self, new: Layout, cache: Cache | None = None) -> Tensor:
-        """Normed hidden states (B, L, D) of new positions; `cache.commit(new.marks)` keeps them."""
-        half = self.config.shape.head_width // 2
-        rates = frequencies(self.config.shape.head_width, self.config.theta, new.x.device)
-        rope = turns(new.coords, rates, (half, 0, 0))
-        marks = new.marks if cache is None else cache.joined(new.marks)
-        mask = make_mask(new.marks, marks, new.x.dtype, "sdpa")
-        return self.core(new.x, new.lengths, rope, mask, cache)
-
-
-RELEASED = (
-    (r"^core\.norms\.0", "language_model.model.norm"),
-    (r"^core\.norms\.1", "language_model.model.norm_moe_gen"),
-    (r"^core\.(layers\.\d+)\.experts\.0", r"language_model.model.\1"),
-    (r"^core\.(layers\.\d+)\.experts\.1\.(self_attn\.\w+|\w+)", r"language_model.model.\1.\2_moe_gen"),
-    (r"^embed_tokens", "language_model.model.embed_tokens"),
-    (r"^lm_head", "language_model.lm_head"),
+NAMES = (
+    *RELEASED,
     (r"^tower\.(patch_embedding|position_embedding)", r"vit_model.vision_model.embeddings.\1"),
     (r"^tower\.", "vit_model.vision_model."),
     (r"^tower_places", "vit_pos_embed"),
-    (r"^level\.", "time_embedder."),
-    (r"^latent_in", "vae2llm"),
-    (r"^latent_out", "llm2vae"),
     (r"^latent_places", "latent_pos_embed"),
 )
 """Our names of parameters, and the released ones."""
-
-
-def released_name(ours: str) -> str:
-    """The released name of a parameter."""
-    for pattern, replacement in RELEASED:
-        name, found = re.subn(pattern, replacement, ours)
-        if found:
-            return name
-    return ours
 
 
 def load_bagel(folder: Path, device: torch.device | str = "cpu") -> Bagel:
@@ -219,5 +165,5 @@ def load_bagel(folder: Path, device: torch.device | str = "cpu") -> Bagel:
     """
     with torch.device("meta"):
         model = Bagel(BagelConfig.read(folder))
-    fill(model, [folder / "ema.safetensors"], released_name, device=device)
+    fill(model, [folder / "ema.safetensors"], lambda ours: renamed(ours, NAMES), device=device)
     return model.eval()

@@ -23,6 +23,7 @@ from mmcore.families.autoencoder import Autoencoder, load_autoencoder
 from mmcore.families.bagel import Bagel, load_bagel
 from mmcore.families.bagel_past import DRAWING, EDITING, BagelBackbone, Picture
 from mmcore.families.canvas import canvas, from_pixels, resized, to_pixels
+from mmcore.families.remembered import Remembered
 from mmcore.families.text import FamilyText
 from mmcore.families.vocabulary import Vocabulary
 from mmcore.generate import Order, Settings
@@ -54,6 +55,7 @@ class BagelTranslator:
         self.text, self.vocabulary, self.autoencoder = text, vocabulary, autoencoder
         self.cell = self.config.patch * self.config.downsample
         self.largest = self.config.places * self.cell
+        self.memory = Remembered()
 
     @property
     def facts(self) -> dict[str, object]:
@@ -69,13 +71,15 @@ class BagelTranslator:
         }
 
     def fit(self, medium: Image | Video) -> Image:
-        """See `Translator`.
+        """See `Translator`. A picture that the model has drawn stays as it is.
 
         Raises:
             MMCoreError: a clip was sent.
         """
         if isinstance(medium, Video):
             raise MMCoreError("this model reads pictures, not clips: send a frame of it")
+        if self.memory.find(medium) is not None:
+            return medium
         return resized(medium, canvas(medium.size[1:], self.largest, self.largest // 2, self.cell))
 
     def sizes(self, request: Request) -> dict[int, Size]:
@@ -120,9 +124,11 @@ class BagelTranslator:
         return self.text.decode(self.vocabulary.own(ids))
 
     def medium(self, patches: Patches, size: Size) -> Image:
-        """See `Translator`."""
-        drawn = from_pixels(self._decode(patches))
-        return replace(drawn, frames=np.ascontiguousarray(drawn.frames[:, : size[1], : size[2]]))
+        """See `Translator`. What it was made of is remembered."""
+        whole = from_pixels(self._decode(patches))
+        drawn = replace(whole, frames=np.ascontiguousarray(whole.frames[:, : size[1], : size[2]]))
+        self.memory.keep(drawn, patches)
+        return drawn
 
     def preview(self, patches: Patches, size: Size) -> None:
         """See `Translator`: the autoencoder takes longer than a step."""
@@ -148,7 +154,10 @@ class BagelTranslator:
         """A fitted picture as the model reads it; without a generator, only as the tower sees it."""
         grid, p = (1, image.size[1] // self.cell, image.size[2] // self.cell), self.config.patch
         values = torch.zeros(0, self.config.patch_width)
-        if generator is not None:
+        known = self.memory.find(image)
+        if generator is not None and known is not None:
+            values, grid = known.values, known.grid
+        elif generator is not None:
             latents = self.autoencoder.encode(to_pixels(image), generator)
             values = rearrange(latents, "c (y p) (x q) -> (y x) (p q c)", p=p, q=p)
         return Picture(values, grid, IMAGE, image.learn, self._seen(image))

@@ -19,10 +19,10 @@ from torch import Tensor
 from mmcore.attention import CONTEXT, TARGET
 from mmcore.backbone import Guidance
 from mmcore.cache import Cache
-from mmcore.errors import MMCoreError
 from mmcore.families.bagel import Bagel
 from mmcore.families.guidance import Renormed
 from mmcore.families.lanes import Strand, lay_out
+from mmcore.families.past import Standing, StrandPast
 from mmcore.families.vocabulary import Vocabulary
 from mmcore.flow import Model
 from mmcore.sequence import IMAGE, Grid, Patches, Piece, Tokens
@@ -85,22 +85,16 @@ class BagelBackbone:
 
 
 @dataclass
-class Standing:
+class Place(Standing):
     """Where one document stands.
 
     Args:
-        span: number of its next span.
-        position: its next rotary position.
-        used: positions that it takes.
         speaking: whether a run of text is open.
         cut: (span, position) at which its last words begin: without them it ends there.
         words: every text of the prompt, as ids of the family.
         pictured: whether there is a picture in it.
     """
 
-    span: int = 0
-    position: int = 0
-    used: int = 0
     speaking: bool = False
     cut: tuple[int, int] = (0, 0)
     words: list[list[int]] = field(default_factory=list)
@@ -112,52 +106,41 @@ class Standing:
         strand.span += 1
 
 
-class BagelPast:
-    """The cache of B documents, and where each of them stands; see `mmcore.backbone.Past`."""
+class BagelPast(StrandPast[Place]):
+    """B documents; see `mmcore.backbone.Past`."""
 
     def __init__(self, backbone: BagelBackbone, rows: int) -> None:
-        self.backbone, self.model, self.vocabulary = backbone, backbone.model, backbone.vocabulary
-        self.cache = Cache()
-        self.rows = [Standing() for _ in range(rows)]
-
-    def room(self, row: int) -> int:
-        """See `Past`."""
-        return self.model.config.context - self.rows[row].used
+        self.backbone, self.model = backbone, backbone.model
+        places = [Place() for _ in range(rows)]
+        super().__init__(backbone.model, backbone.vocabulary, places, backbone.model.config.context)
 
     @torch.inference_mode()
     def take(self, prompts: Sequence[Sequence[Piece]]) -> None:
         """Read segments of each document."""
-        strands = []
-        for row, pieces in zip(self.rows, prompts, strict=True):
-            strand = Strand(row.span, row.position)
+        strands = self.strands()
+        for row, strand, pieces in zip(self.rows, strands, prompts, strict=True):
             for piece in pieces:
                 if isinstance(piece, Tokens):
                     row.mark(strand)
                     row.words.append(self.vocabulary.own(piece.ids))
                     strand.tokens(self._text(row.words[-1]))
                 else:
-                    self._picture(strand, piece)
+                    self.picture(strand, piece)
                     row.pictured = True
                     row.mark(strand)
-            if row.used + len(strand) > self.model.config.context:
-                raise MMCoreError(
-                    f"the document takes {row.used + len(strand)} positions, the model holds "
-                    f"{self.model.config.context}: shorten the text, or send fewer or smaller pictures"
-                )
-            strands.append(strand)
-        self._run(strands)
+        self.read(strands)
 
     def begun(self) -> Tensor:
         """Logits (B, V) of the first token of a run of text; nothing is kept, since a picture may come instead."""
-        strands = [Strand(row.span, row.position) for row in self.rows]
+        strands = self.strands()
         for strand in strands:
             strand.tokens(self.model.words([self.vocabulary.begin]))
-        return self._run(strands, commit=False)
+        return self.run(strands, commit=False)
 
     def tokens(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """See `Past`."""
-        strands = []
-        for row, new in zip(self.rows, ids, strict=True):
+        strands = self.strands()
+        for row, strand, new in zip(self.rows, strands, ids, strict=True):
             own: list[int] = []
             for token in new:
                 if token == IMAGE:
@@ -165,32 +148,28 @@ class BagelPast:
                 else:
                     own += [*([] if row.speaking else [self.vocabulary.begin]), *self.vocabulary.own([token])]
                 row.speaking = token != IMAGE
-            strands.append(Strand(row.span, row.position))
-            strands[-1].tokens(self.model.words(own))
-        return self._run(strands)
+            strand.tokens(self.model.words(own))
+        return self.run(strands)
 
     @torch.inference_mode()
     def visual(self, patches: Sequence[Patches | None]) -> Tensor:
         """See `Past`."""
-        strands = [Strand(row.span, row.position) for row in self.rows]
+        strands = self.strands()
         for row, strand, new in zip(self.rows, strands, patches, strict=True):
             if new is not None:
                 view = self.backbone.view
-                self._picture(strand, new if view is None else Picture(new.values, new.grid, IMAGE, True, view(new)))
+                self.picture(strand, new if view is None else Picture(new.values, new.grid, IMAGE, True, view(new)))
                 row.pictured = True
                 row.mark(strand)
-        self._run(strands)
+        self.run(strands)
         return self.begun()
 
     def _text(self, ids: list[int]) -> Tensor:
         return self.model.words([self.vocabulary.begin, *ids, self.vocabulary.end])
 
-    def _markers(self) -> Tensor:
-        return self.model.words([self.vocabulary.opener, self.vocabulary.closer])
-
-    def _picture(self, strand: Strand, piece: Patches) -> None:
+    def picture(self, strand: Strand, piece: Patches) -> None:
         """The blocks of a picture."""
-        markers = self._markers()
+        markers = self.markers()
         if len(piece.values):
             clean = torch.zeros((), device=markers.device)
             latents = self.model.latents(piece.values.to(markers.device), clean, piece.grid[1:])
@@ -198,21 +177,6 @@ class BagelPast:
         if isinstance(piece, Picture):
             seen = self.model.look(piece.seen.to(markers.device))
             strand.block((torch.cat((markers[:1], seen, markers[1:])),), CONTEXT)
-
-    @torch.inference_mode()
-    def _run(self, strands: Sequence[Strand], commit: bool = True) -> Tensor:
-        """Run new positions of every document; logits (B, V) after the last of each one's first lane."""
-        new = lay_out(strands, self.model.embed_tokens.weight)
-        if not new.x.shape[1]:
-            return self.model.lm_head.weight.new_zeros(len(strands), 1)
-        hidden = self.model(new, self.cache)
-        if commit:
-            self.cache.commit(new.marks)
-            for row, strand in zip(self.rows, strands, strict=True):
-                row.span, row.position = strand.span, strand.position
-                row.used += len(strand)
-        last = [max(len(strand.lanes[0].span) - 1, 0) for strand in strands]
-        return self.vocabulary.logits(self.model.logits(hidden[range(len(strands)), last]))
 
     @torch.inference_mode()
     def predictor(self, rows: Sequence[int], grid: Grid, opener: int, guidance: Guidance) -> Model:
@@ -224,7 +188,7 @@ class BagelPast:
         if not isinstance(guidance, Renormed):
             guidance = Renormed(guidance.text, guidance.media, guidance.since, until=1.0, renorm="none")
         standings = [self.rows[row] for row in rows]
-        cache = self.cache if list(rows) == list(range(len(self.rows))) else self.cache.select(torch.tensor(rows))
+        cache = self.chosen(rows)
         here = [[(row.span, row.position)] for row in standings]
         plain = self._velocities(cache, here, grid)
         both = self._velocities(cache, [[*at, row.cut] for at, row in zip(here, standings, strict=True)], grid)
@@ -261,7 +225,7 @@ class BagelPast:
         Returns:
             (x (R, N, P), levels (R,)) -> for each place (R, N, P).
         """
-        count, branches, markers = grid[1] * grid[2], len(places[0]), self._markers()
+        count, branches, markers = grid[1] * grid[2], len(places[0]), self.markers()
         empty = markers.new_zeros(count, markers.shape[-1])
         strands = []
         for row in places:

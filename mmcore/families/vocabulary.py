@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmcore.sequence import END, IMAGE, VIDEO_END
+from mmcore.sequence import END, IMAGE, VIDEO, VIDEO_END
 
 SHIFT = VIDEO_END + 1
 """The family's id `i` is `i + SHIFT` to the loop."""
@@ -28,7 +28,7 @@ class Vocabulary:
     Args:
         begin: stands before every run of text.
         end: stands after it.
-        opener: opens a picture.
+        opener: opens a picture or a clip.
         closer: closes it.
         special: other ids that are never text.
     """
@@ -44,7 +44,8 @@ class Vocabulary:
         told = torch.nn.functional.pad(own, (SHIFT, 0), value=-torch.inf)
         special = (self.begin, self.end, self.opener, self.closer, *self.special)
         told[:, [SHIFT + i for i in special]] = -torch.inf
-        told[:, END], told[:, IMAGE] = own[:, self.end], own[:, self.opener]
+        told[:, END] = own[:, self.end]
+        told[:, [IMAGE, VIDEO]] = own[:, [self.opener]]
         return told
 
     @staticmethod
