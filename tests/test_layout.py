@@ -18,6 +18,7 @@ LAYERS = {
     1: (
         *(f"mmcore.{name}" for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model")),
         *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone", "translator")),
+        "mmcore.text_core",
     ),
     2: ("mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),
     3: ("mmcore.parts", "mmcore.native", "mmcore.pipeline", "mmcore.loading"),

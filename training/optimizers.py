@@ -40,9 +40,9 @@ def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int, 
 
 
 def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices that take one vector to another, which Muon steps, and the rest: norms, the embedding, adapters."""
+    """Matrices that take one vector to another, which Muon steps, and the rest: norms, words, adapters."""
     learnt = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    apart = {model.embedding.weight, *(p for name, p in learnt if name.endswith((IN, OUT)))}
+    apart = {p for name, p in learnt if name.endswith((IN, OUT)) or name.startswith(("embedding.", "head."))}
     chosen = {p for _, p in learnt if p.ndim == 2} - apart
     return [p for _, p in learnt if p in chosen], [p for _, p in learnt if p not in chosen]
 
