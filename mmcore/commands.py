@@ -158,6 +158,15 @@ def demo(options: argparse.Namespace) -> None:
     serve(loaded(options), showcase(), options.host, options.port, options.auth)
 
 
+def init(options: argparse.Namespace) -> None:
+    """mmcore init"""
+    from mmcore.starting import start
+
+    size = (options.frames, options.height, options.width)
+    start(options.core, options.vae, Path(options.output), size, options.fps)
+    print(options.output)
+
+
 def train(options: argparse.Namespace) -> None:
     """mmcore train"""
     from mmcore.training.recipe import load_recipe
@@ -175,7 +184,7 @@ def export(options: argparse.Namespace) -> None:
     """mmcore export"""
     from mmcore.training.export import export as run
 
-    run(Path(options.run), Path(options.folder))
+    run(Path(options.run), Path(options.folder), options.to)
     print(options.folder)
 
 
@@ -242,6 +251,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "edit": edit,
     "chat": chat,
     "demo": demo,
+    "init": init,
     "train": train,
     "export": export,
     "plan": plan,

@@ -10,6 +10,7 @@ It knows no optimizer, launcher or tokenizer. Shapes: see `sequence.PackedSequen
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,22 @@ from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
 from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles, rotary_axes
 from mmcore.pyramid import ZeroConvolution
 from mmcore.sequence import IGNORE, PackedSequence
+
+PARTS = {
+    "words": r"embedding\.|head\.|text_norm\.",
+    "attention": r"core\.blocks\.\d+\.attention\.",
+    "text": r"core\.blocks\.\d+\.text\.",
+    "visual": r"core\.blocks\.\d+\.(visual\.|level$)",
+    "patches": r"patch_in\.",
+    "decoder": r"decoder\.",
+}
+"""What weights are for, and how their names begin: words in and out, the core's attention and feed-forwards, patches on
+their way in, the diffusion decoder."""
+
+
+def part_of(name: str) -> str:
+    """The part, one of `PARTS`, that a weight of the model belongs to."""
+    return next(part for part, begins in PARTS.items() if re.match(begins, name))
 
 
 @dataclass(frozen=True)

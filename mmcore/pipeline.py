@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import nn
 from tqdm import tqdm
 
+from mmcore.autoencoder import PIXELS, Autoencoder, Latents
 from mmcore.backbone import Backbone, Native
 from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Segment, Text, Video
@@ -26,7 +27,7 @@ from mmcore.native import DEFAULTS, NativeTranslator
 from mmcore.parts import Part, as_medium, user_turn
 from mmcore.replies import Reply, Request, Update
 from mmcore.sequence import Patches, Piece
-from mmcore.tokenizers.text import TextTokenizer
+from mmcore.tokenizers.words import Words
 from mmcore.translator import Size, Translator
 
 WANTS = ("any", "text", "image", "video")
@@ -38,13 +39,14 @@ class Pipeline:
     Args:
         model: weights.
         text: the text tokenizer.
+        autoencoder: what patches are cut from: pixels, or latents.
     """
 
-    def __init__(self, model: MMCoreModel, text: TextTokenizer) -> None:
-        self.model, self.tokenizer = model.eval(), text
+    def __init__(self, model: MMCoreModel, text: Words, autoencoder: Autoencoder = PIXELS) -> None:
+        self.model, self.tokenizer, self.autoencoder = model.eval(), text, autoencoder
         self.weights: nn.Module = self.model
-        self.backbone: Backbone = Native(self.model)
-        self.translator: Translator = NativeTranslator(model.config, text)
+        self.backbone: Backbone = Native(self.model, text.signs)
+        self.translator: Translator = NativeTranslator(model.config, text, autoencoder)
 
     @property
     def config(self) -> MMCoreConfig:
@@ -52,7 +54,7 @@ class Pipeline:
         return self.model.config
 
     def save(self, folder: str | Path, shard: str = "15MB") -> None:
-        """Write the model and its tokenizer, so that `load(folder)` gives the same.
+        """Write the model and its tokenizers, so that `load(folder)` gives the same.
 
         Args:
             folder: is made if need be.
@@ -60,6 +62,8 @@ class Pipeline:
         """
         self.model.save_pretrained(folder, max_shard_size=shard)
         self.tokenizer.save(folder)
+        if isinstance(self.autoencoder, Latents):
+            self.autoencoder.save(Path(folder))
 
     def stream(self, requests: Sequence[Request], settings: Settings | None = None) -> Iterator[Update]:
         """Write replies to many documents at once, told as it happens.
