@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("parts", nargs="+", help="words and media files, in any order")
     made.add_argument("-o", "--output", help="a picture, a clip, or a folder for the whole reply")
     made.add_argument("--frames", type=int, help="frames of a clip")
+    made.add_argument("--window", type=int, help="film a clip of any length in windows of so many frames")
     made.add_argument("--height", type=int, help="rows of what is drawn")
     made.add_argument("--width", type=int, help="columns of what is drawn")
     sampling(made)

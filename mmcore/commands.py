@@ -55,6 +55,9 @@ def generate(options: argparse.Namespace) -> None:
         check_writable(output)
         suffix = output.suffix.lower()
         want = "image" if suffix in STILL else "video" if suffix in MOVING else "any"
+    if options.window is not None:
+        film(options, output)
+        return
     request = Request(user_turn(options.parts), want, (options.frames, options.height, options.width), options.seed)
     chosen = settings(options)
     make_settings(chosen)
@@ -63,6 +66,21 @@ def generate(options: argparse.Namespace) -> None:
     paths = keep(reply, output)
     words = "\n".join([*([reply.text] if reply.text else []), *map(str, paths)])
     say(options, words, text=reply.text, files=[str(p) for p in paths])
+
+
+def film(options: argparse.Namespace, output: Path | None) -> None:
+    """mmcore generate --window"""
+    from mmcore.decoders.media import MOVING, write_windows
+    from mmcore.pipeline import make_settings
+
+    if output is None or output.suffix.lower() not in MOVING or not options.frames or options.window < 1:
+        raise MMCoreError(f"--window N wants N of at least 1, --frames, and -o with one of {' '.join(MOVING)}")
+    chosen = settings(options)
+    make_settings(chosen)
+    size = {"frames": options.frames, "window": options.window, "height": options.height, "width": options.width}
+    windows = loaded(options).film(*options.parts, seed=options.seed, **size, **chosen)
+    path = write_windows(windows, output)
+    say(options, str(path), text="", files=[str(path)])
 
 
 def keep(reply: Reply, output: Path | None) -> list[Path]:

@@ -32,6 +32,9 @@ from mmcore.translator import Size, Translator
 
 WANTS = ("any", "text", "image", "video")
 
+GO_ON = "go on"
+"""What is said after a window of a long clip, to have the next one."""
+
 
 class Pipeline:
     """A model with its tokenizers, ready to be asked.
@@ -159,6 +162,40 @@ class Pipeline:
         made = self._one(Request(user_turn(parts), "video", (frames, height, width), seed), settings).media[0]
         assert isinstance(made, Video)
         return made
+
+    def film(
+        self,
+        *parts: Part,
+        frames: int,
+        window: int | None = None,
+        seed: int = 0,
+        height: int | None = None,
+        width: int | None = None,
+        **settings: object,
+    ) -> Iterator[Video]:
+        """Film what the words say at any length, window by window: each goes on from the one before and sees no other.
+
+        So time grows with the length, and memory does not.
+
+        Args:
+            parts: words, and media to go by.
+            frames: how many in all.
+            window: frames of one window; those of a usual clip where it is None.
+            seed: decides the noise.
+            height: rows.
+            width: columns.
+            settings: fields of `Settings`.
+        Yields:
+            The windows, in order; the last one is cut where the clip ends.
+        """
+        chosen, turn, made = make_settings(settings, self.translator.settings), user_turn(parts), 0
+        length = window or self.translator.frames
+        while made < frames:
+            request = Request(turn, "video", (length, height, width), seed + made)
+            clip = self.reply([request], chosen)[0].media[0]
+            turn = Document((Video(clip.frames, clip.fps), Text(GO_ON)))
+            yield Video(clip.frames[: frames - made], clip.fps, True)
+            made += length
 
     def edit(self, medium: Part, instruction: str, seed: int = 0, **settings: object) -> Image | Video:
         """Change a picture or a clip by instruction; the result has its kind, size and length."""

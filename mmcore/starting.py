@@ -56,7 +56,7 @@ def start(core: str, vae: str | None, folder: Path, size: Size, fps: float) -> N
         made.mkdir(parents=True)
         text = add_media(source.folder, source.shape["vocab_size"], made)
         model = start_model(source, len(text), autoencoder, size, fps)
-        Pipeline(model.to(source.config.dtype or torch.float32), text, autoencoder).save(made, SHARD)
+        Pipeline(model.to(dtype=source.config.dtype or torch.float32), text, autoencoder).save(made, SHARD)
         made.rename(folder)
     except (OSError, SafetensorError) as error:
         raise MMCoreError(f"{folder}: cannot be written: {str(error).strip().splitlines()[0]}") from error
