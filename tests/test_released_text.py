@@ -85,6 +85,10 @@ def test_without_a_template_turns_have_tokens_of_their_own(tmp_path: Path) -> No
     old = released(tmp_path / "old", None)
     signs = add_media(tmp_path / "old", 1, tmp_path / "new").signs
     assert sorted((*signs.start, *signs.reply, *signs.end)) == list(range(len(old) + 4, len(old) + 7))
+    old.bos_token = "<|im_start|>"
+    old.save_pretrained(tmp_path / "old")
+    again = add_media(tmp_path / "old", 1, tmp_path / "newer").signs
+    assert again.start == (old.bos_token_id, *signs.start), "what every text of its began with"
 
 
 def test_media_stand_between_their_signs(text: ReleasedText) -> None:

@@ -26,6 +26,7 @@ from mmcore.layers import rotary_angles
 from mmcore.model import MMCoreModel
 from mmcore.sequence import Strip, pack
 from mmcore.text_core import fill_core, read_core, write_core
+from mmcore.training.lora import add_adapters
 from tests.conftest import lively
 
 pytestmark = pytest.mark.quick
@@ -61,7 +62,8 @@ def saved(name: str, folder: Path) -> Any:
     """A small random model of transformers, every weight of it with something to say, and its folder."""
     config, kind, changes = VARIANTS[name]
     theirs = lively(kind(config(**{**SIZES, **changes})).float())
-    theirs.save_pretrained(folder)
+    theirs.save_pretrained(folder, max_shard_size="60KB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
     return theirs
 
 
@@ -112,6 +114,26 @@ def test_the_text_part_goes_back_to_transformers(name: str, tmp_path: Path) -> N
     assert 0.3 < new.std() / model.embedding.weight[:96].std() < 3 and new.unique(dim=0).shape == new.shape
 
 
+def test_scaling_as_older_configurations_have_it(tmp_path: Path) -> None:
+    """`rope_scaling` and `rope_theta` apart, as most released folders have them, say the same."""
+    saved("llama llama3", tmp_path)
+    path, table = tmp_path / "config.json", json.loads((tmp_path / "config.json").read_text())
+    new = read_core(tmp_path).shape
+    rope = table.pop("rope_parameters")
+    table |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+    path.write_text(json.dumps(table))
+    old = read_core(tmp_path).shape
+    assert old["rope_rates"] == new["rope_rates"] and old["rope_rates"][-1] < 5e5 ** -(5 / 6) / 7
+
+
+def test_adapters_begin_as_nothing_beside_biases(tmp_path: Path) -> None:
+    saved("qwen2", tmp_path)
+    model, ids = ours_of(tmp_path), list(range(20))
+    before = logits_of(model, ids)
+    add_adapters(model, 2)
+    assert torch.equal(logits_of(model, ids), before)
+
+
 def test_the_visual_feed_forward_begins_as_a_copy(tmp_path: Path) -> None:
     saved("qwen3", tmp_path)
     for block in ours_of(tmp_path).core.blocks:
@@ -153,11 +175,12 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     refused(r"model.layers.2.self_attn.q_proj.weight is missing", num_hidden_layers=3, layer_types=None)
     refused(r"model.layers.1.input_layernorm.weight is unknown", num_hidden_layers=1, layer_types=None)
     path.write_text(json.dumps(table))
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:900])
+    weights = sorted(tmp_path.glob("*.safetensors"))
+    weights[0].write_bytes(weights[0].read_bytes()[:900])
     with pytest.raises(MMCoreError, match="cannot read the weights"):
         ours_of(tmp_path)
-    weights.unlink()
+    for file in weights:
+        file.unlink()
     torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(MMCoreError, match=r"no .safetensors file here; nothing else is read"):
         ours_of(tmp_path)

@@ -99,7 +99,8 @@ def add_media(folder: Path, rows: int, into: Path) -> ReleasedText:
     new = (*MEDIA, *(() if turns else TURNS))
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in new], special_tokens=True)
     ids = dict(zip(new, tokenizer.convert_tokens_to_ids(list(new)), strict=True))
-    start, reply, end = turns or tuple((ids[name],) for name in TURNS)
+    first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    start, reply, end = turns or ((*first, ids[TURNS[0]]), (ids[TURNS[1]],), (ids[TURNS[2]],))
     image, image_end, video, video_end = (ids[name] for name in MEDIA)
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | {*tokenizer.all_special_ids}
     unused = set(range(len(tokenizer), rows))

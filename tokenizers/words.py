@@ -47,8 +47,8 @@ class Words(Protocol):
 
 
 def words_file(folder: Path) -> Path | None:
-    """The file by which a folder's tokenizer is known, if it has one."""
-    return next((path for name in (OWN, SIGNS) if (path := folder / name).is_file()), None)
+    """The file by which a folder's tokenizer is known, if it has one; released ones may have an `OWN`, too."""
+    return next((path for name in (SIGNS, OWN) if (path := folder / name).is_file()), None)
 
 
 def open_words(folder: Path) -> Words:
