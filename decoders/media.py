@@ -8,7 +8,10 @@ A file appears whole or not at all: it is written beside its place and then move
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -33,10 +36,17 @@ STILL = (".png", ".jpg", ".jpeg")
 
 
 def write_clip(clip: Clip, path: Path) -> Path:
-    """Write a clip; the suffix chooses the format.
+    """Write a clip; the suffix chooses the format. See `write_windows`."""
+    return write_windows([clip], path)
+
+
+def write_windows(windows: Iterable[Clip], path: Path) -> Path:
+    """Write clips of one size and frame rate as one, each as it comes; the suffix chooses the format.
+
+    Formats with a codec (`CODECS`) hold one clip in memory at a time, the others all of them.
 
     Args:
-        clip: frames with their rate.
+        windows: frames with their rate; at least one.
         path: ends in one of MOVING, or of STILL for a clip of one frame.
     Returns:
         The path.
@@ -45,14 +55,17 @@ def write_clip(clip: Clip, path: Path) -> Path:
     """
     check_writable(path)
     suffix = path.suffix.lower()
-    if suffix in STILL and len(clip.frames) > 1:
-        raise MMCoreError(f"{path}: a picture holds one frame, not {len(clip.frames)}; use .mp4, .webm, .gif or .webp")
     partial = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         if suffix in CODECS:
-            _write_av(clip, partial, suffix)
+            _write_av(iter(windows), partial, suffix)
         else:
-            _write_pillow(clip, partial, suffix)
+            clips = list(windows)
+            whole = replace(clips[0], frames=np.concatenate([clip.frames for clip in clips]))
+            if suffix in STILL and len(whole.frames) > 1:
+                told = f"a picture holds one frame, not {len(whole.frames)}"
+                raise MMCoreError(f"{path}: {told}; use .mp4, .webm, .gif or .webp")
+            _write_pillow(whole, partial, suffix)
         partial.replace(path)
     except (OSError, av.FFmpegError) as error:
         raise MMCoreError(f"{path}: cannot write: {error.strerror or error}") from error
@@ -79,18 +92,19 @@ def check_writable(path: Path) -> None:
         raise MMCoreError(f"{path}: cannot write there: permission denied")
 
 
-def _write_av(clip: Clip, path: Path, suffix: str) -> None:
+def _write_av(windows: Iterator[Clip], path: Path, suffix: str) -> None:
     codec, options, movflags = CODECS[suffix]
+    clip = next(windows)
     _, h, w = clip.size
-    frames = np.pad(clip.frames, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")  # yuv420p wants even sides
+    even = ((0, h % 2), (0, w % 2), (0, 0))  # yuv420p wants even sides
     with av.open(str(path), "w", options=movflags) as container:
         stream = container.add_stream(codec, rate=Fraction(clip.fps).limit_denominator(1001), options=options)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = w + w % 2, h + h % 2, "yuv420p"
         context = stream.codec_context
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries = context.color_trc = 1
-        for frame in frames:
-            rgb = VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+        for frame in chain(clip.frames, chain.from_iterable(window.frames for window in windows)):
+            rgb = VideoFrame.from_ndarray(np.pad(frame, even, mode="edge"), "rgb24")
             yuv = rgb.reformat(
                 format="yuv420p",
                 src_color_range=ColorRange.JPEG,

@@ -12,6 +12,7 @@ small protocols. Shapes: `B` documents, `R` of them, `V` vocabulary, `N` patches
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -24,7 +25,7 @@ from mmcore.cache import Cache
 from mmcore.errors import MMCoreError
 from mmcore.flow import MIN_REST, Model
 from mmcore.model import MMCoreModel
-from mmcore.sequence import CLOSER, Grid, Patches, Piece, Strip, document_strip, pack
+from mmcore.sequence import OWN_SIGNS, Grid, Patches, Piece, Signs, Strip, document_strip, pack
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,14 @@ class Native:
 
     Args:
         model: in evaluation mode.
+        signs: of its vocabulary.
     """
 
-    limit, rest = 1.0, MIN_REST
+    rest = MIN_REST
 
-    def __init__(self, model: MMCoreModel) -> None:
-        self.model = model
+    def __init__(self, model: MMCoreModel, signs: Signs = OWN_SIGNS) -> None:
+        self.model, self.signs = model, signs
+        self.limit = math.inf if model.config.latent_channels else 1.0
 
     @property
     def patch_width(self) -> int:
@@ -124,22 +127,22 @@ class Native:
         Raises:
             MMCoreError: a document takes more positions than the model holds.
         """
-        strips = [document_strip(pieces, open_reply=True) for pieces in prompts]
+        strips = [document_strip(pieces, open_reply=True, signs=self.signs) for pieces in prompts]
         for strip in strips:
             if sum(strip.lengths) > self.model.config.context_length:
                 raise MMCoreError(
                     f"the document takes {sum(strip.lengths)} positions, the model holds "
                     f"{self.model.config.context_length}: shorten the text, or send fewer or shorter media"
                 )
-        past = NativePast(self.model, len(prompts))
+        past = NativePast(self.model, len(prompts), self.signs)
         return past, past.append(strips)
 
 
 class NativePast:
     """The cache of B documents, and where each of them stands."""
 
-    def __init__(self, model: MMCoreModel, rows: int) -> None:
-        self.model, self.cache = model, Cache()
+    def __init__(self, model: MMCoreModel, rows: int, signs: Signs = OWN_SIGNS) -> None:
+        self.model, self.cache, self.signs = model, Cache(), signs
         self._at = [(0, 0)] * rows
         self._used = [0] * rows
 
@@ -161,7 +164,7 @@ class NativePast:
             if new is not None:
                 strip.visual(new, CONTEXT)
                 strip.advance(new.grid)
-                strip.text([CLOSER[new.opener]])
+                strip.text([self.signs.around(new.opener)[1]])
         return self.append(strips)
 
     def _strip(self, row: int) -> Strip:

@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("parts", nargs="+", help="words and media files, in any order")
     made.add_argument("-o", "--output", help="a picture, a clip, or a folder for the whole reply")
     made.add_argument("--frames", type=int, help="frames of a clip")
+    made.add_argument("--window", type=int, help="film a clip of any length in windows of so many frames")
     made.add_argument("--height", type=int, help="rows of what is drawn")
     made.add_argument("--width", type=int, help="columns of what is drawn")
     sampling(made)
@@ -78,14 +79,27 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     made.add_argument("--auth", default="", metavar="USER:PASSWORD", help="ask for a name and a password")
 
+    example = "mmcore init --core Qwen/Qwen3-1.7B --vae Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o start"
+    made = command("init", "make a model to train of a released text core and autoencoder", example, model=False)
+    made.add_argument("--core", required=True, help="a folder or hub id of a Qwen2, Qwen3 or Llama model")
+    made.add_argument("--vae", help="a folder or hub id of an AutoencoderKLWan or AutoencoderKL (default: pixels)")
+    made.add_argument("-o", "--output", required=True, help="where the model goes")
+    made.add_argument("--height", type=int, default=256, help="rows of its media (default 256)")
+    made.add_argument("--width", type=int, default=256, help="columns of its media (default 256)")
+    made.add_argument("--frames", type=int, default=17, help="frames of a clip (default 17)")
+    made.add_argument("--fps", type=float, default=8.0, help="their rate (default 8)")
+
     made = command("train", "train a model", "mmcore train tiny --out runs/tiny steps=500", model=False)
     made.add_argument("recipe", help="a bundled recipe's name or a .toml file")
     made.add_argument("changes", nargs="*", metavar="key=value", help="lines of the recipe to change")
     made.add_argument("--out", help="the run's folder (default: runs/RECIPE); a run that has begun goes on")
 
     made = command("export", "make a model folder of a run", "mmcore export runs/tiny folder", model=False)
-    made.add_argument("run", help="the run's folder")
+    made.add_argument("run", help="the run's folder; with --to hf a model's folder, too")
     made.add_argument("folder", help="where the model goes, for --model and mmcore.load")
+    made.add_argument(
+        "--to", choices=("mmcore", "hf"), default="mmcore", help="hf: the text part alone, for transformers"
+    )
 
     made = command(
         "plan",

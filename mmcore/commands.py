@@ -55,6 +55,9 @@ def generate(options: argparse.Namespace) -> None:
         check_writable(output)
         suffix = output.suffix.lower()
         want = "image" if suffix in STILL else "video" if suffix in MOVING else "any"
+    if options.window is not None:
+        film(options, output)
+        return
     request = Request(user_turn(options.parts), want, (options.frames, options.height, options.width), options.seed)
     chosen = settings(options)
     make_settings(chosen)
@@ -63,6 +66,21 @@ def generate(options: argparse.Namespace) -> None:
     paths = keep(reply, output)
     words = "\n".join([*([reply.text] if reply.text else []), *map(str, paths)])
     say(options, words, text=reply.text, files=[str(p) for p in paths])
+
+
+def film(options: argparse.Namespace, output: Path | None) -> None:
+    """mmcore generate --window"""
+    from mmcore.decoders.media import MOVING, write_windows
+    from mmcore.pipeline import make_settings
+
+    if output is None or output.suffix.lower() not in MOVING or not options.frames or options.window < 1:
+        raise MMCoreError(f"--window N wants N of at least 1, --frames, and -o with one of {' '.join(MOVING)}")
+    chosen = settings(options)
+    make_settings(chosen)
+    size = {"frames": options.frames, "window": options.window, "height": options.height, "width": options.width}
+    windows = loaded(options).film(*options.parts, seed=options.seed, **size, **chosen)
+    path = write_windows(windows, output)
+    say(options, str(path), text="", files=[str(path)])
 
 
 def keep(reply: Reply, output: Path | None) -> list[Path]:
@@ -158,6 +176,15 @@ def demo(options: argparse.Namespace) -> None:
     serve(loaded(options), showcase(), options.host, options.port, options.auth)
 
 
+def init(options: argparse.Namespace) -> None:
+    """mmcore init"""
+    from mmcore.starting import start
+
+    size = (options.frames, options.height, options.width)
+    start(options.core, options.vae, Path(options.output), size, options.fps)
+    print(options.output)
+
+
 def train(options: argparse.Namespace) -> None:
     """mmcore train"""
     from mmcore.training.recipe import load_recipe
@@ -175,7 +202,7 @@ def export(options: argparse.Namespace) -> None:
     """mmcore export"""
     from mmcore.training.export import export as run
 
-    run(Path(options.run), Path(options.folder))
+    run(Path(options.run), Path(options.folder), options.to)
     print(options.folder)
 
 
@@ -253,6 +280,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "edit": edit,
     "chat": chat,
     "demo": demo,
+    "init": init,
     "train": train,
     "export": export,
     "plan": plan,

@@ -20,7 +20,9 @@ class MMCoreConfig(PretrainedConfig):
         width: `D`, width of the residual stream.
         depth: blocks in the core.
         decoder_depth: blocks in the diffusion decoder; at most `depth`, since each takes one long skip.
-        heads: `H`, attention heads; `width / heads` must be a multiple of 8 (three rotary axes share it).
+        heads: `H`, attention heads.
+        kv_heads: `G`, heads of keys and values, each shared by `H / G` of queries (arXiv 2305.13245); None is `H`.
+        head_width: `K`; None is `width / heads`. A multiple of 8 where three rotary axes share it.
         ff_width: hidden width of each feed-forward.
         patch: (frames, rows, columns) of one spacetime patch.
         floors: channels of the convolutional pyramid within a patch, finest first (see `pyramid`); each halves rows and
@@ -28,7 +30,18 @@ class MMCoreConfig(PretrainedConfig):
         bottleneck: width of the linear bottleneck through which pixel patches enter (JiT, arXiv 2511.13720).
         embedding_scale: what token embeddings are multiplied by on their way in (as Gemma, arXiv 2403.08295), so that
             what a block adds does not drown them: the head, tied to them, wants them small.
-        rope_theta: base of the rotary frequencies.
+        rope_theta: base of the rotary frequencies, each axis having a list of its own.
+        rope_rates: angles per position of a head's `K / 2` pairs of channels, dealt out to t, h and w in turn: what a
+            text core from elsewhere turns by. () is our own.
+        rope_scale: what the rotary cosines and sines are multiplied by.
+        qk_norm: whether queries and keys are normed, head by head (arXiv 2302.05442).
+        biases: which matrices of attention have one, of "query", "key", "value" and "out".
+        norm_eps: what norms add to the mean square.
+        tied_head: whether the text head is the embedding.
+        latent_channels: channels of the latents that patches are cut from (see `autoencoder`); 0 is none: patches are
+            cut from pixels.
+        latent_cell: (frames, rows, columns) of pixels in one cell of latents; the first frame has a cell of its own.
+        origin: the `config.json` of the text core that this one began as; {} is none.
         context_length: most positions that one document may take, context and the segment being written together.
         frames: frames of a clip that nobody asked another length for.
         fps: frame rate the model was trained at.
@@ -51,6 +64,17 @@ class MMCoreConfig(PretrainedConfig):
         bottleneck: int = 128,
         embedding_scale: float = 16.0,
         rope_theta: float = 100.0,
+        rope_rates: tuple[float, ...] = (),
+        rope_scale: float = 1.0,
+        kv_heads: int | None = None,
+        head_width: int | None = None,
+        qk_norm: bool = True,
+        biases: tuple[str, ...] = (),
+        norm_eps: float = 1e-6,
+        tied_head: bool = True,
+        latent_channels: int = 0,
+        latent_cell: tuple[int, int, int] = (1, 1, 1),
+        origin: dict[str, Any] | None = None,
         context_length: int = 4096,
         frames: int = 16,
         fps: float = 8.0,
@@ -62,8 +86,12 @@ class MMCoreConfig(PretrainedConfig):
             raise ValueError(f"decoder_depth {decoder_depth} needs as many core blocks to skip from, depth is {depth}")
         if any(size % 2 ** len(floors) for size in patch[1:]):
             raise ValueError(f"{len(floors)} floors halve patches as often; {patch[1]} x {patch[2]} pixels cannot be")
-        if width % heads or (width // heads) % 8:
+        if head_width is None and (width % heads or (width // heads) % 8):
             raise ValueError(f"width / heads must be a multiple of 8, got {width} / {heads}")
+        if rope_rates and 2 * len(rope_rates) != (head_width or width // heads):
+            raise ValueError(f"{len(rope_rates)} rope_rates turn heads of twice that width, not {head_width}")
+        if heads % (kv_heads or heads):
+            raise ValueError(f"{kv_heads} heads of keys and values cannot be shared by {heads} of queries")
         self.vocab_size = vocab_size
         self.width = width
         self.depth = depth
@@ -75,6 +103,17 @@ class MMCoreConfig(PretrainedConfig):
         self.bottleneck = bottleneck
         self.embedding_scale = embedding_scale
         self.rope_theta = rope_theta
+        self.rope_rates = tuple(rope_rates)
+        self.rope_scale = rope_scale
+        self.kv_heads = kv_heads or heads
+        self.head_width = head_width or width // heads
+        self.qk_norm = qk_norm
+        self.biases = tuple(biases)
+        self.norm_eps = norm_eps
+        self.tied_head = tied_head
+        self.latent_channels = latent_channels
+        self.latent_cell = (latent_cell[0], latent_cell[1], latent_cell[2])
+        self.origin = origin or {}
         self.context_length = context_length
         self.frames = frames
         self.fps = fps
@@ -83,15 +122,39 @@ class MMCoreConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     @property
-    def head_width(self) -> int:
-        """`K`, width of one attention head."""
-        return self.width // self.heads
+    def channels(self) -> int:
+        """Numbers in what patches are cut from: the colours of a pixel, or the channels of a latent."""
+        return self.latent_channels or 3
 
     @property
     def patch_width(self) -> int:
-        """`P`, numbers in one RGB pixel patch."""
+        """`P`, numbers in one patch."""
         t, y, x = self.patch
-        return t * y * x * 3
+        return t * y * x * self.channels
+
+    def grid(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """How many patches (T, Y, X) a clip of `size` (frames, rows, columns) takes."""
+        return grid_of(size, self.patch, self.latent_cell)
+
+
+def cells_of(size: tuple[int, int, int], cell: tuple[int, int, int]) -> tuple[int, int, int]:
+    """How many cells a clip of `size` (frames, rows, columns) takes; the first frame has a cell of its own."""
+    (frames, rows, columns), (t, y, x) = size, cell
+    return 1 - (1 - frames) // t, -(-rows // y), -(-columns // x)
+
+
+def grid_of(
+    size: tuple[int, int, int], patch: tuple[int, int, int], cell: tuple[int, int, int] = (1, 1, 1)
+) -> tuple[int, int, int]:
+    """How many patches (T, Y, X) a clip of `size` (frames, rows, columns) takes.
+
+    Args:
+        size: in pixels.
+        patch: (frames, rows, columns) of one patch, in cells.
+        cell: the same of one cell, in pixels.
+    """
+    t, y, x = (-(-n // p) for n, p in zip(cells_of(size, cell), patch, strict=True))
+    return t, y, x
 
 
 PRESETS: dict[str, dict[str, Any]] = {

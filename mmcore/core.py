@@ -75,9 +75,9 @@ class Block(nn.Module):
 
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
-        self.attention = Attention(config.width, config.heads)
-        self.text = FeedForward(config.width, config.ff_width)
-        self.visual = FeedForward(config.width, config.ff_width)
+        self.attention = Attention(config)
+        self.text = FeedForward(config)
+        self.visual = FeedForward(config)
         self.level = nn.Parameter(torch.zeros(3 * config.width))
 
     def forward(
@@ -105,7 +105,7 @@ class Core(nn.Module):
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
         self.skips, self.checkpointing = config.decoder_depth, False
-        self.head_shape = (config.heads, config.head_width)
+        self.head_shape = (config.kv_heads, config.head_width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
 
     def forward(

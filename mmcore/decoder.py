@@ -24,8 +24,8 @@ class DecoderBlock(nn.Module):
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
         self.skip = ZeroLinear(2 * config.width, config.width)
-        self.attention = Attention(config.width, config.heads)
-        self.feed_forward = FeedForward(config.width, config.ff_width)
+        self.attention = Attention(config)
+        self.feed_forward = FeedForward(config)
         self.level = nn.Parameter(torch.zeros(3 * config.width))
 
     def forward(self, x: Tensor, skip: Tensor, level: Tensor, rope: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
@@ -42,7 +42,7 @@ class DiffusionDecoder(nn.Module):
         super().__init__()
         self.checkpointing = False
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_depth))
-        self.norm = RMSNorm(config.width)
+        self.norm = RMSNorm(config.width, eps=config.norm_eps)
         self.out = PyramidUp(config) if config.floors else ZeroLinear(config.width, config.patch_width)
 
     def forward(

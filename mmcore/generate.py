@@ -22,7 +22,7 @@ from torch import Tensor
 from mmcore.backbone import Backbone, Guidance, Past
 from mmcore.errors import MMCoreError
 from mmcore.flow import SAMPLERS, schedule
-from mmcore.sequence import CLOSER, END, IMAGE, VIDEO, VIDEO_END, Grid, Patches, Piece, Tokens
+from mmcore.sequence import IMAGE, OWN_SIGNS, VIDEO, Grid, Patches, Piece, Signs, Tokens
 
 FOREWORD = 128
 """Text tokens that a reply of our own model may have before the medium that a caller forces."""
@@ -39,6 +39,7 @@ class Order:
         media: how many media it may write at most; 0 for text alone.
         seed: decides everything that is drawn.
         foreword: text tokens that may come before a medium that is forced.
+        signs: of the model's vocabulary.
     """
 
     pieces: Sequence[Piece]
@@ -47,6 +48,7 @@ class Order:
     media: int = 4
     seed: int = 0
     foreword: int = FOREWORD
+    signs: Signs = OWN_SIGNS
 
 
 @dataclass(frozen=True)
@@ -131,16 +133,18 @@ class Row:
 
     def choose(self, logits: Tensor, settings: Settings) -> int:
         """The next token: what the caller forces, else the likeliest, or drawn. Only what may come next."""
-        forced = self.order.opener
+        order, signs = self.order, self.order.signs
+        forced = None if order.opener is None else signs.around(order.opener)[0]
+        end = signs.end[0]
         if forced is not None and self.media:
-            return END
-        if self.tokens >= (settings.tokens if forced is None else min(self.order.foreword, settings.tokens)):
-            return END if forced is None else forced
-        allowed = [END] if forced is None else [forced]
-        if forced is None and self.media < self.order.media:
-            allowed += [opener for opener in (IMAGE, VIDEO) if opener in self.order.grids]
+            return end
+        if self.tokens >= (settings.tokens if forced is None else min(order.foreword, settings.tokens)):
+            return end if forced is None else forced
+        allowed = [end] if forced is None else [forced]
+        if forced is None and self.media < order.media:
+            allowed += [signs.around(opener)[0] for opener in (IMAGE, VIDEO) if opener in order.grids]
         masked = logits.clone()
-        masked[: VIDEO_END + 1] = -torch.inf
+        masked[list(signs.special)] = -torch.inf
         masked[allowed] = logits[allowed]
         if settings.temperature == 0:
             return int(masked.argmax())
@@ -186,13 +190,13 @@ def _write_text(past: Past, rows: list[Row], logits: Tensor, settings: Settings)
         for i in writing:
             row = rows[i]
             token = row.choose(logits[i], settings)
-            if token == END:
+            if token == row.order.signs.end[0]:
                 row.done = True
                 yield from row.flush(i)
                 continue
             new[i] = [token]
-            if token in CLOSER:
-                row.opener = token
+            row.opener = row.order.signs.opens(token)
+            if row.opener is not None:
                 yield from row.flush(i)
             else:
                 row.ids.append(token)

@@ -1,6 +1,6 @@
 """The parts that blocks are made of: norm, feed-forward, rotary positions, attention, sinusoids.
 
-Shapes: `B` batch, `L` positions, `D` width, `H` heads, `K` head width.
+Shapes: `B` batch, `L` positions, `D` width, `H` heads, `G` key-value heads, `K` head width.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmcore.attention import Mask, attend
+from mmcore.config import MMCoreConfig
 
 
 class RMSNorm(nn.RMSNorm):
@@ -20,11 +21,12 @@ class RMSNorm(nn.RMSNorm):
     Args:
         width: `D`.
         gain: what the learnt gain begins at.
+        eps: what is added to the mean square.
     """
 
-    def __init__(self, width: int, gain: float = 1.0) -> None:
+    def __init__(self, width: int, gain: float = 1.0, eps: float = 1e-6) -> None:
         self.gain = gain
-        super().__init__(width, eps=1e-6)
+        super().__init__(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D), in the dtype of `x`.
@@ -42,16 +44,17 @@ class RMSNorm(nn.RMSNorm):
 class ZeroLinear(nn.Linear):
     """A matrix that begins at 0: what ends a residual branch, so that every block begins as the identity."""
 
-    def __init__(self, width_in: int, width_out: int) -> None:
-        super().__init__(width_in, width_out, bias=False)
+    def __init__(self, width_in: int, width_out: int, bias: bool = False) -> None:
+        super().__init__(width_in, width_out, bias=bias)
 
 
 class FeedForward(nn.Module):
     """SwiGLU (arXiv 2002.05202) behind its own norm."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
-        self.norm = RMSNorm(width)
+        width, hidden = config.width, config.ff_width
+        self.norm = RMSNorm(width, eps=config.norm_eps)
         self.gate = nn.Linear(width, hidden, bias=False)
         self.up = nn.Linear(width, hidden, bias=False)
         self.down = ZeroLinear(hidden, width)
@@ -72,23 +75,36 @@ def rotary_shares(head_width: int) -> tuple[int, int, int]:
     return pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8
 
 
-def rotary_angles(positions: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
+def rotary_axes(config: MMCoreConfig) -> Tensor:
+    """Which of t, h and w each of a head's pairs of channels turns with: (K / 2) integers.
+
+    Our own frequencies are a list for each axis. A list that was made for text is dealt out in turn, so that every
+    axis gets fast ones and slow ones (as the interleaved M-RoPE of Qwen3-VL, arXiv 2511.21631).
+    """
+    if config.rope_rates:
+        return torch.arange(len(config.rope_rates), device="cpu") % 3
+    return torch.arange(3, device="cpu").repeat_interleave(torch.tensor(rotary_shares(config.head_width), device="cpu"))
+
+
+def rotary_angles(positions: Tensor, config: MMCoreConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines of three-axis rotary positions (as M-RoPE, arXiv 2409.12191).
 
     Args:
-        positions: (B, L, 3) integer (t, h, w).
-        head_width: `K`, a multiple of 8.
-        theta: base of the frequencies.
+        positions: (B, L, 3) integer (t, h, w). Where all three are one number, as in text, axes make no difference.
+        config: says which frequencies.
     Returns:
         what `rotate` takes: cosines and signed sines, each (B, 1, L, K) float32.
     """
-    angles = [
-        positions[..., axis, None].float()
-        * theta ** -(torch.arange(n, dtype=torch.float32, device=positions.device) / n)
-        for axis, n in enumerate(rotary_shares(head_width))
-    ]
-    angle = torch.cat(angles, -1)[:, None]
+    device, shares = positions.device, rotary_shares(config.head_width)
+    if config.rope_rates:
+        rates = torch.tensor(config.rope_rates, device=device)
+    else:
+        steps = torch.cat([torch.arange(n, dtype=torch.float32, device=device) / n for n in shares])
+        rates = config.rope_theta**-steps
+    angle = (positions.float()[..., rotary_axes(config).to(device)] * rates)[:, None]
     cos, sin = angle.cos(), angle.sin()
+    if config.rope_scale != 1:
+        cos, sin = cos * config.rope_scale, sin * config.rope_scale
     return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
@@ -102,9 +118,9 @@ def keep(past: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor) -> tuple[Tens
     """Keys and values of the past and of the new positions.
 
     Args:
-        past: buffers (B, H, past + L, K) whose last `L` places are free: they are filled here; or None.
-        k: new keys (B, H, L, K).
-        v: new values (B, H, L, K).
+        past: buffers (B, G, past + L, K) whose last `L` places are free: they are filled here; or None.
+        k: new keys (B, G, L, K).
+        v: new values (B, G, L, K).
     """
     if past is None:
         return k, v
@@ -119,18 +135,19 @@ QUERY_GAIN = 2.0
 
 
 class Attention(nn.Module):
-    """Multi-head attention with QK-norm (arXiv 2302.05442) and rotary positions, behind its own norm."""
+    """Multi-head attention with rotary positions, behind its own norm; the configuration says of which kind."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
-        self.heads = heads
-        self.norm = RMSNorm(width)
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.out = ZeroLinear(width, width)
-        self.query_norm = RMSNorm(width // heads, gain=QUERY_GAIN)
-        self.key_norm = RMSNorm(width // heads)
+        width, k, biases = config.width, config.head_width, config.biases
+        self.head_width = k
+        self.norm = RMSNorm(width, eps=config.norm_eps)
+        self.query = nn.Linear(width, config.heads * k, bias="query" in biases)
+        self.key = nn.Linear(width, config.kv_heads * k, bias="key" in biases)
+        self.value = nn.Linear(width, config.kv_heads * k, bias="value" in biases)
+        self.out = ZeroLinear(config.heads * k, width, bias="out" in biases)
+        self.query_norm = RMSNorm(k, QUERY_GAIN, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.key_norm = RMSNorm(k, eps=config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(
         self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, past: tuple[Tensor, Tensor] | None = None
@@ -141,10 +158,11 @@ class Attention(nn.Module):
             x: the residual stream.
             rope: cosines and sines for the `L` new positions.
             mask: who sees whom: `L` queries by `past + L` keys.
-            past: key and value buffers (B, H, past + L, K) whose last `L` places are free: they are filled here.
+            past: key and value buffers (B, G, past + L, K) whose last `L` places are free: they are filled here.
         """
         x = self.norm(x)
-        q, k, v = (rearrange(f(x), "b l (h k) -> b h l k", h=self.heads) for f in (self.query, self.key, self.value))
+        parts = (f(x) for f in (self.query, self.key, self.value))
+        q, k, v = (rearrange(part, "b l (h k) -> b h l k", k=self.head_width) for part in parts)
         q, k = rotate(self.query_norm(q), *rope), rotate(self.key_norm(k), *rope)
         k, v = keep(past, k, v)
         return self.out(rearrange(attend(q, k, v, mask), "b h l k -> b l (h k)"))

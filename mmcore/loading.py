@@ -7,19 +7,24 @@ describe(model)["parameters"]
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
+from mmcore.autoencoder import autoencoder_of
 from mmcore.errors import MMCoreError
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import FamilyPipeline, Pipeline
-from mmcore.tokenizers.text import TextTokenizer
+from mmcore.tokenizers.words import open_words
 
 BUNDLED = Path(__file__).parent / "bundled"
+
+FILES = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model", "merges.txt")
+"""Configurations, weights and tokenizers of a model on the hub."""
 
 BAGEL = ("llm_config.json", "vit_config.json")
 """Files by which a released folder of BAGEL is known."""
@@ -60,7 +65,7 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     keep_freed_memory()
     folder = Path(source) if source is not None else BUNDLED
     if not folder.is_dir():
-        folder = _from_hub(str(source))
+        folder = from_hub(str(source))
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if all((folder / name).is_file() for name in BAGEL):
         from mmcore.families.bagel_media import open_bagel
@@ -73,9 +78,9 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     both = [name for name in LANCE if is_lance(folder / name)]
     if both:
         raise MMCoreError(f"{folder}: models lie in folders of it: load one of {', '.join(both)} there")
-    for needed in ("config.json", "tokenizer.model"):
-        if not (folder / needed).is_file():
-            raise MMCoreError(f"{folder}: no {needed} here: not a model folder, or not all of it was copied")
+    if not (folder / "config.json").is_file():
+        raise MMCoreError(f"{folder}: no config.json here: not a model folder, or not all of it was copied")
+    words = open_words(folder)
     try:
         loaded: Any = MMCoreModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, local_files_only=True
@@ -87,17 +92,23 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     lacking = sorted(info["missing_keys"])
     if lacking:
         raise MMCoreError(f"{folder}: {len(lacking)} weights are missing, {lacking[0]} first; copy the folder again")
-    return Pipeline(model.to(where), TextTokenizer(folder / "tokenizer.model"))
+    return Pipeline(model.to(where), words, autoencoder_of(model.config, folder, where))
 
 
-def _from_hub(name: str) -> Path:
-    """The local copy of a model on the hub, fetched if need be."""
+def from_hub(name: str, files: Sequence[str] = FILES) -> Path:
+    """The local copy of a model on the hub, fetched if need be.
+
+    Args:
+        name: its id.
+        files: patterns of the files that are wanted.
+    Raises:
+        MMCoreError: the hub has no such model, or cannot be reached.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        files = ["*.json", "*.safetensors", "tokenizer.model", "merges.txt"]
-        return Path(snapshot_download(name, allow_patterns=files))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise MMCoreError(
             f"{name}: no such folder, and the hub does not give a model of that name; check the path or the connection"

@@ -10,6 +10,7 @@ It knows no optimizer, launcher or tokenizer. Shapes: see `sequence.PackedSequen
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +24,25 @@ from mmcore.config import MMCoreConfig
 from mmcore.core import GRID_WAVES, Block, Core, PatchIn
 from mmcore.decoder import DecoderBlock, DiffusionDecoder
 from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
-from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles, rotary_shares
+from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles, rotary_axes
 from mmcore.pyramid import ZeroConvolution
 from mmcore.sequence import IGNORE, PackedSequence
+
+PARTS = {
+    "words": r"embedding\.|head\.|text_norm\.",
+    "attention": r"core\.blocks\.\d+\.attention\.",
+    "text": r"core\.blocks\.\d+\.text\.",
+    "visual": r"core\.blocks\.\d+\.(visual\.|level$)",
+    "patches": r"patch_in\.",
+    "decoder": r"decoder\.",
+}
+"""What weights are for, and how their names begin: words in and out, the core's attention and feed-forwards, patches on
+their way in, the diffusion decoder."""
+
+
+def part_of(name: str) -> str:
+    """The part, one of `PARTS`, that a weight of the model belongs to."""
+    return next(part for part, begins in PARTS.items() if re.match(begins, name))
 
 
 @dataclass(frozen=True)
@@ -66,9 +83,10 @@ class MMCoreModel(PreTrainedModel):
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.head = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
         self.patch_in = PatchIn(config)
         self.core = Core(config)
-        self.text_norm = RMSNorm(config.width)
+        self.text_norm = RMSNorm(config.width, eps=config.norm_eps)
         self.decoder = DiffusionDecoder(config)
         self.backend = "sdpa"
         self.post_init()
@@ -86,8 +104,7 @@ class MMCoreModel(PreTrainedModel):
             return  # weights will be loaded
         read = torch.linalg.pinv(self.patch_in.grid.weight.float())  # what a position holds -> its grid features
         waves = torch.arange(len(read)) % GRID_WAVES >= GRID_WAVES - 2
-        half, timed = config.head_width // 2, rotary_shares(config.head_width)[0]
-        turns_with_time = torch.arange(config.head_width) % half < timed
+        turns_with_time = (rotary_axes(config) == 0).repeat(2)
         for block in self.core.modules():
             if not isinstance(block, Block):
                 continue
@@ -108,6 +125,7 @@ class MMCoreModel(PreTrainedModel):
         | what each block adds to its level           | 0                            |
         | what ends a residual branch, or the decoder | 0                            |
         | every other matrix                          | normal, std 1 / sqrt(fan in) |
+        | biases                                      | 0                            |
         """
         if isinstance(module, RMSNorm):
             nn.init.constant_(module.weight, module.gain)
@@ -119,10 +137,13 @@ class MMCoreModel(PreTrainedModel):
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
         elif isinstance(module, (Block, DecoderBlock)):
             nn.init.zeros_(module.level)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The text head, tied to the embedding: (..., D) -> (..., vocabulary) float32."""
-        return F.linear(hidden, self.embedding.weight.to(hidden.dtype)).float()
+        """The text head: (..., D) -> (..., vocabulary) float32."""
+        head = self.embedding if self.head is None else self.head
+        return F.linear(hidden, head.weight.to(hidden.dtype)).float()
 
     def forward(self, seq: PackedSequence, cache: Cache | None = None) -> Output:
         """Run the core over all positions and the decoder over the target lane.
@@ -138,7 +159,7 @@ class MMCoreModel(PreTrainedModel):
         text = config.embedding_scale * self.embedding(seq.ids)
         visual, by_level, floors = self.patch_in(seq.patches, seq.grid, seq.level, seq.is_patch, seq.is_level)
         x = torch.cat((text, visual), 1).to(dtype)  # (B, L, D)
-        rope = rotary_angles(seq.coords, config.head_width, config.rope_theta)
+        rope = rotary_angles(seq.coords, config)
         marks = seq.marks if cache is None else cache.joined(seq.marks)
         mask = make_mask(seq.marks, marks, dtype, self.backend)
         x, early = self.core(x, by_level, rope, mask, lt, cache)

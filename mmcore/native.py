@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmcore.autoencoder import PIXELS, Autoencoder
 from mmcore.config import MMCoreConfig
 from mmcore.decoders.visual import unpatchify
 from mmcore.document import Image, Video
@@ -17,8 +18,7 @@ from mmcore.replies import Request
 from mmcore.sequence import IMAGE, VIDEO, Patches
 from mmcore.tokenizers.media import fit
 from mmcore.tokenizers.pieces import document_pieces
-from mmcore.tokenizers.text import TextTokenizer
-from mmcore.tokenizers.visual import grid_of
+from mmcore.tokenizers.words import Words
 from mmcore.translator import Size
 
 DEFAULTS = Settings()
@@ -30,12 +30,13 @@ class NativeTranslator:
     Args:
         config: of the model.
         text: its text tokenizer.
+        autoencoder: makes cells of pixels, and pixels of cells.
     """
 
     settings = editing = DEFAULTS
 
-    def __init__(self, config: MMCoreConfig, text: TextTokenizer) -> None:
-        self.config, self.text = config, text
+    def __init__(self, config: MMCoreConfig, text: Words, autoencoder: Autoencoder = PIXELS) -> None:
+        self.config, self.text, self.autoencoder = config, text, autoencoder
 
     @property
     def frames(self) -> int:
@@ -49,7 +50,7 @@ class NativeTranslator:
         return {
             "core": f"{c.depth} blocks of width {c.width}, {c.heads} heads",
             "decoder": f"{c.decoder_depth} blocks",
-            "patch": "x".join(map(str, c.patch)),
+            "patch": "x".join(str(n * cell) for n, cell in zip(c.patch, c.latent_cell, strict=True)),
             "picture": f"{c.height}x{c.width_px}",
             "clip": f"{c.frames} frames at {c.fps:g} fps",
             "vocabulary": c.vocab_size,
@@ -75,11 +76,12 @@ class NativeTranslator:
     def order(self, request: Request, sizes: dict[int, Size]) -> Order:
         """See `Translator`."""
         return Order(
-            document_pieces(request.document, self.text, self.config.patch),
-            {opener: grid_of(size, self.config.patch) for opener, size in sizes.items()},
+            document_pieces(request.document, self.text, self.config.patch, self.autoencoder),
+            {opener: self.config.grid(size) for opener, size in sizes.items()},
             {"image": IMAGE, "video": VIDEO}.get(request.want),
             0 if request.want == "text" else 4,
             request.seed,
+            signs=self.text.signs,
         )
 
     def words(self, ids: Sequence[int]) -> str:
@@ -88,7 +90,9 @@ class NativeTranslator:
 
     def medium(self, patches: Patches, size: Size) -> Image | Video:
         """See `Translator`."""
-        frames = unpatchify(patches.values, patches.grid, self.config.patch, size)
+        frames = unpatchify(patches.values, patches.grid, self.config.patch, size, self.autoencoder)
         return (Image if patches.opener == IMAGE else Video)(frames, self.config.fps, True)
 
-    preview = medium
+    def preview(self, patches: Patches, size: Size) -> Image | Video | None:
+        """See `Translator`: an autoencoder takes longer than a step."""
+        return None if self.config.latent_channels else self.medium(patches, size)

@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import nn
 from tqdm import tqdm
 
+from mmcore.autoencoder import PIXELS, Autoencoder, Latents
 from mmcore.backbone import Backbone, Native
 from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Segment, Text, Video
@@ -26,10 +27,13 @@ from mmcore.native import DEFAULTS, NativeTranslator
 from mmcore.parts import Part, as_medium, user_turn
 from mmcore.replies import Reply, Request, Update
 from mmcore.sequence import Patches, Piece
-from mmcore.tokenizers.text import TextTokenizer
+from mmcore.tokenizers.words import Words
 from mmcore.translator import Size, Translator
 
 WANTS = ("any", "text", "image", "video")
+
+GO_ON = "go on"
+"""What is said after a window of a long clip, to have the next one."""
 
 
 class Pipeline:
@@ -38,13 +42,14 @@ class Pipeline:
     Args:
         model: weights.
         text: the text tokenizer.
+        autoencoder: what patches are cut from: pixels, or latents.
     """
 
-    def __init__(self, model: MMCoreModel, text: TextTokenizer) -> None:
-        self.model, self.tokenizer = model.eval(), text
+    def __init__(self, model: MMCoreModel, text: Words, autoencoder: Autoencoder = PIXELS) -> None:
+        self.model, self.tokenizer, self.autoencoder = model.eval(), text, autoencoder
         self.weights: nn.Module = self.model
-        self.backbone: Backbone = Native(self.model)
-        self.translator: Translator = NativeTranslator(model.config, text)
+        self.backbone: Backbone = Native(self.model, text.signs)
+        self.translator: Translator = NativeTranslator(model.config, text, autoencoder)
 
     @property
     def config(self) -> MMCoreConfig:
@@ -52,7 +57,7 @@ class Pipeline:
         return self.model.config
 
     def save(self, folder: str | Path, shard: str = "15MB") -> None:
-        """Write the model and its tokenizer, so that `load(folder)` gives the same.
+        """Write the model and its tokenizers, so that `load(folder)` gives the same.
 
         Args:
             folder: is made if need be.
@@ -60,6 +65,8 @@ class Pipeline:
         """
         self.model.save_pretrained(folder, max_shard_size=shard)
         self.tokenizer.save(folder)
+        if isinstance(self.autoencoder, Latents):
+            self.autoencoder.save(Path(folder))
 
     def stream(self, requests: Sequence[Request], settings: Settings | None = None) -> Iterator[Update]:
         """Write replies to many documents at once, told as it happens.
@@ -155,6 +162,40 @@ class Pipeline:
         made = self._one(Request(user_turn(parts), "video", (frames, height, width), seed), settings).media[0]
         assert isinstance(made, Video)
         return made
+
+    def film(
+        self,
+        *parts: Part,
+        frames: int,
+        window: int | None = None,
+        seed: int = 0,
+        height: int | None = None,
+        width: int | None = None,
+        **settings: object,
+    ) -> Iterator[Video]:
+        """Film what the words say at any length, window by window: each goes on from the one before and sees no other.
+
+        So time grows with the length, and memory does not.
+
+        Args:
+            parts: words, and media to go by.
+            frames: how many in all.
+            window: frames of one window; those of a usual clip where it is None.
+            seed: decides the noise.
+            height: rows.
+            width: columns.
+            settings: fields of `Settings`.
+        Yields:
+            The windows, in order; the last one is cut where the clip ends.
+        """
+        chosen, turn, made = make_settings(settings, self.translator.settings), user_turn(parts), 0
+        length = window or self.translator.frames
+        while made < frames:
+            request = Request(turn, "video", (length, height, width), seed + made)
+            clip = self.reply([request], chosen)[0].media[0]
+            turn = Document((Video(clip.frames, clip.fps), Text(GO_ON)))
+            yield Video(clip.frames[: frames - made], clip.fps, True)
+            made += length
 
     def edit(self, medium: Part, instruction: str, seed: int = 0, **settings: object) -> Image | Video:
         """Change a picture or a clip by instruction; the result has its kind, size and length."""

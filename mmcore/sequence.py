@@ -34,6 +34,39 @@ PAD, UNK, START, REPLY, END, IMAGE, IMAGE_END, VIDEO, VIDEO_END = range(9)
 
 CLOSER = {IMAGE: IMAGE_END, VIDEO: VIDEO_END}
 
+
+@dataclass(frozen=True)
+class Signs:
+    """How a vocabulary tells what a document is made of. By default: a token for each thing, the first nine ids.
+
+    Args:
+        start: opens a document, before the user's turn.
+        reply: stands between the user's turn and the model's.
+        end: stands between the model's turn and the user's next; its first token ends a reply.
+        image: opens and closes an image.
+        video: opens and closes a video.
+        special: ids that are never text, these among them.
+    """
+
+    start: tuple[int, ...] = (START,)
+    reply: tuple[int, ...] = (REPLY,)
+    end: tuple[int, ...] = (END,)
+    image: tuple[int, int] = (IMAGE, IMAGE_END)
+    video: tuple[int, int] = (VIDEO, VIDEO_END)
+    special: tuple[int, ...] = tuple(range(VIDEO_END + 1))
+
+    def around(self, opener: int) -> tuple[int, int]:
+        """The tokens that open and close a medium of a kind, IMAGE or VIDEO."""
+        return self.image if opener == IMAGE else self.video
+
+    def opens(self, token: int) -> int | None:
+        """IMAGE or VIDEO if a token opens one, else None."""
+        return {self.image[0]: IMAGE, self.video[0]: VIDEO}.get(token)
+
+
+OWN_SIGNS = Signs()
+"""Of the tokenizer that is trained with a model."""
+
 STRIDE = 3
 """Neighbouring patches lie so far apart, so that the fastest rotary wave (6.3 positions) tells them from each other."""
 
@@ -56,7 +89,7 @@ class Patches:
     Args:
         values: (N, P) float32, N = T * Y * X in that order.
         grid: (T, Y, X).
-        opener: IMAGE or VIDEO.
+        opener: IMAGE or VIDEO, in every vocabulary.
         learn: whether the model is to write it.
     """
 
@@ -137,25 +170,31 @@ class Strip:
 
 
 def document_strip(
-    pieces: Sequence[Piece], last_context: bool = True, hides: Sequence[Sequence[int]] = (), open_reply: bool = False
+    pieces: Sequence[Piece],
+    last_context: bool = True,
+    hides: Sequence[Sequence[int]] = (),
+    open_reply: bool = False,
+    signs: Signs = OWN_SIGNS,
 ) -> Strip:
     """A whole document as a strip, with labels.
 
-    Replies (runs of learnt pieces) are opened by REPLY and closed by END; the position before each learnt token
-    predicts it, END and the openers of media included.
+    Replies (runs of learnt pieces) stand between signs; the position before each learnt token predicts it, what ends a
+    reply and what opens a medium included.
 
     Args:
         pieces: the segments.
-        last_context: whether a learnt visual piece that ends the document is followed by its clean copy and END.
+        last_context: whether a learnt visual piece that ends the document is followed by its clean copy and the end.
         hides: for each learnt visual piece, for each of its target spans (one, where nothing is said), the kinds that
             it does not see (condition dropout). Several spans learn from the same words and source at several levels.
         open_reply: whether this is a prompt: nothing of it is to be written (any more), and a reply begins at its end.
+        signs: of the vocabulary.
     Raises:
         ValueError: a visual piece's values do not fit its grid.
     """
     strip = Strip()
-    strip.text([START])
+    strip.text(signs.start)
     replying, hide = False, iter(hides)
+    end, *onward = signs.end
 
     def write(ids: Sequence[int], learn: bool) -> None:
         if learn and ids:
@@ -164,14 +203,15 @@ def document_strip(
 
     for i, piece in enumerate(pieces):
         if piece.learn != replying:
-            write([REPLY] if piece.learn else [END], learn=replying)
+            write(signs.reply if piece.learn else [end], learn=replying)
+            write(() if piece.learn else onward, learn=False)
             replying = piece.learn
         if isinstance(piece, Tokens):
             write(piece.ids, piece.learn)
             continue
         if len(piece.values) != np.prod(piece.grid):
             raise ValueError(f"piece {i}: {len(piece.values)} patches do not fill the grid {piece.grid}")
-        write([piece.opener], piece.learn)
+        write([signs.around(piece.opener)[0]], piece.learn)
         if piece.learn and not open_reply:
             for hidden in next(hide, (0,)):
                 strip.visual(piece, TARGET, hidden)
@@ -179,11 +219,11 @@ def document_strip(
                 return strip
         strip.visual(piece, CONTEXT)
         strip.advance(piece.grid)
-        strip.text([CLOSER[piece.opener]])
+        strip.text([signs.around(piece.opener)[1]])
     if replying:
-        write([END], learn=True)
+        write([end], learn=True)
     if open_reply:
-        write([REPLY], learn=False)
+        write(signs.reply, learn=False)
     return strip
 
 

@@ -18,9 +18,11 @@ LAYERS = {
     1: (
         *(f"mmcore.{name}" for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model")),
         *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone", "translator")),
+        "mmcore.text_core",
+        "mmcore.tiles",
     ),
-    2: ("mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),
-    3: ("mmcore.parts", "mmcore.native", "mmcore.pipeline", "mmcore.loading"),
+    2: ("mmcore.autoencoder", "mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),
+    3: ("mmcore.parts", "mmcore.native", "mmcore.pipeline", "mmcore.loading", "mmcore.starting"),
     4: ("mmcore.training", "mmcore.demo", "mmcore.commands", "mmcore.data_commands", "mmcore.cli"),
 }
 IGNORANT = (
@@ -34,7 +36,7 @@ HOMES = {
     "deepspeed": {"mmcore.training.engine"},
     "webdataset": {"mmcore.training.data"},
     "sentencepiece": {"mmcore.tokenizers.text"},
-    "diffusers": {"mmcore.families.autoencoder", "mmcore.families.wan"},
+    "diffusers": {"mmcore.autoencoder", "mmcore.families.wan"},
     "torch.utils.tensorboard": {"mmcore.training.log"},
 }
 UPWARD = {("mmcore.document", "mmcore.decoders.media"), ("mmcore.document", "mmcore.tokenizers.media")}

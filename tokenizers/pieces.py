@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from mmcore.autoencoder import PIXELS, Autoencoder
 from mmcore.document import Document, Image, Segment, Text
 from mmcore.sequence import IMAGE, VIDEO, Patches, Piece, Tokens
-from mmcore.tokenizers.text import TextTokenizer
 from mmcore.tokenizers.visual import patchify
+from mmcore.tokenizers.words import Words
 
 
-def segment_piece(segment: Segment, text: TextTokenizer, patch: tuple[int, int, int]) -> Piece:
+def segment_piece(
+    segment: Segment, text: Words, patch: tuple[int, int, int], autoencoder: Autoencoder = PIXELS
+) -> Piece:
     """One segment.
 
     Args:
         segment: text, or a medium at the size and frame rate that the model is to see it.
         text: the text tokenizer.
-        patch: (frames, rows, columns) of one patch.
+        patch: (frames, rows, columns) of one patch, in cells.
+        autoencoder: makes cells of pixels.
     """
     if isinstance(segment, Text):
         return Tokens(text.encode(segment.text), segment.learn)
-    values, grid = patchify(segment.frames, patch)
+    values, grid = patchify(segment.frames, patch, autoencoder)
     return Patches(values, grid, IMAGE if isinstance(segment, Image) else VIDEO, segment.learn)
 
 
-def document_pieces(document: Document, text: TextTokenizer, patch: tuple[int, int, int]) -> list[Piece]:
+def document_pieces(
+    document: Document, text: Words, patch: tuple[int, int, int], autoencoder: Autoencoder = PIXELS
+) -> list[Piece]:
     """Every segment of a document; see `segment_piece`."""
-    return [segment_piece(segment, text, patch) for segment in document]
+    return [segment_piece(segment, text, patch, autoencoder) for segment in document]

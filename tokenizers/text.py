@@ -15,7 +15,7 @@ from pathlib import Path
 import sentencepiece
 
 from mmcore.errors import MMCoreError
-from mmcore.sequence import PAD, UNK, VIDEO_END
+from mmcore.sequence import OWN_SIGNS, PAD, UNK, VIDEO_END
 
 SPECIALS = ("<start>", "<reply>", "<end>", "<image>", "</image>", "<video>", "</video>")
 """Names of the special tokens from START to VIDEO_END, in order."""
@@ -29,6 +29,8 @@ class TextTokenizer:
     Raises:
         MMCoreError: the file is missing, broken, or made for another set of special tokens.
     """
+
+    signs = OWN_SIGNS
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

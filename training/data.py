@@ -18,11 +18,13 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from mmcore.attention import CONTEXT, TEXT
+from mmcore.autoencoder import Autoencoder, autoencoder_in
 from mmcore.document import Document
 from mmcore.errors import MMCoreError
 from mmcore.sequence import PackedSequence, Patches, Strip, document_strip, pack
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer, train_text_tokenizer
+from mmcore.tokenizers.words import Words, open_words
 
 Source = Callable[[int], Document]
 """Any documents, by index."""
@@ -81,7 +83,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
 
     Args:
         source: the documents.
-        tokenizer: path of the text tokenizer.
+        tokenizer: the text tokenizer's file; an autoencoder, if the model has one, lies beside it.
         patch: (frames, rows, columns) of one patch.
         layout: how documents become rows.
         state: where to begin.
@@ -108,13 +110,14 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         Raises:
             MMCoreError: nothing that the source gives can be used. A single broken document is left out with a warning.
         """
-        text, layout = TextTokenizer(self.tokenizer), self.layout
+        text, autoencoder = open_words(self.tokenizer.parent), autoencoder_in(self.tokenizer.parent)
+        layout = self.layout
         at, broken, in_vain = self.state.next, self.state.broken, 0
-        waiting = {i: self.strip(i, text) for i in self.state.waiting}
+        waiting = {i: self.strip(i, text, autoencoder) for i in self.state.waiting}
         while True:
             while len(waiting) < layout.waiting:
                 try:
-                    strip = self.strip(at, text)
+                    strip = self.strip(at, text, autoencoder)
                 except MMCoreError as error:
                     broken += 1
                     logger.warning("left out, the %d. broken document: %s", broken, error)
@@ -130,19 +133,19 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
             lengths = {i: strip.lengths for i, strip in waiting.items()}
             chosen = fill_rows(lengths, layout.rows, layout.room)
             rows = [[waiting.pop(i) for i in row] for row in chosen]
-            batch = pack(rows, int(np.prod(self.patch)) * 3, layout.room)
+            batch = pack(rows, int(np.prod(self.patch)) * autoencoder.channels, layout.room)
             yield batch, DataState(at, tuple(waiting), broken)
 
-    def strip(self, index: int, text: TextTokenizer) -> Strip:
+    def strip(self, index: int, text: Words, autoencoder: Autoencoder) -> Strip:
         """One document as positions."""
         rng = np.random.default_rng((self.seed, index))
-        pieces = document_pieces(self.source(index), text, self.patch)
+        pieces = document_pieces(self.source(index), text, self.patch, autoencoder)
         layout = self.layout
         kinds = (TEXT | CONTEXT, TEXT, CONTEXT, 0)
         shares = (layout.hide_all, layout.hide_text, layout.hide_context)
         media = sum(isinstance(p, Patches) and p.learn for p in pieces)
         hides = rng.choice(kinds, size=(media, layout.copies), p=(*shares, 1 - sum(shares)))
-        return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist())
+        return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist(), signs=text.signs)
 
 
 class Turns(IterableDataset[list[tuple[PackedSequence, DataState]]]):

@@ -1,6 +1,7 @@
 """A run's averaged weights as a model folder, whichever engine wrote them: plain safetensors, config and tokenizer.
 
-    mmcore export runs/tiny folder        # then mmcore.load("folder")
+    mmcore export runs/tiny folder                 # then mmcore.load("folder")
+    mmcore export runs/align folder --to hf        # the text part alone, then AutoModelForCausalLM's from_pretrained
 
 It needs no DeepSpeed, no ranks and no GPU, but one machine's memory for all weights.
 """
@@ -13,11 +14,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from mmcore.autoencoder import autoencoder_of
 from mmcore.config import MMCoreConfig
 from mmcore.errors import MMCoreError
+from mmcore.loading import load
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
-from mmcore.tokenizers.text import TextTokenizer
+from mmcore.text_core import write_core
+from mmcore.tokenizers.released import ReleasedText
+from mmcore.tokenizers.words import open_words
 from mmcore.training.checkpoints import load_averaged
 
 SHARD = "2GB"
@@ -40,28 +45,47 @@ def averaged_pipeline(run: Path, dtype: torch.dtype = torch.float32) -> Pipeline
     try:
         model = MMCoreModel(MMCoreConfig.from_pretrained(config))
         load_averaged(model, checkpoint)
-        tokenizer = TextTokenizer(run / "tokenizer.model")
+        tokenizer, autoencoder = open_words(run), autoencoder_of(model.config, run)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise MMCoreError(f"{checkpoint}: cannot be read: {str(error).strip().splitlines()[0]}") from error
-    return Pipeline(model.to(dtype), tokenizer)
+    return Pipeline(model.to(dtype), tokenizer, autoencoder)
 
 
-def export(run: Path, folder: Path) -> None:
-    """Write a run's averaged weights as a model folder, float32, whole or not at all.
+def save_text(pipeline: Pipeline, folder: Path) -> None:
+    """Write the text part of a model, and its tokenizer, as `transformers` loads them.
+
+    Raises:
+        MMCoreError: the model did not begin as a text core.
+    """
+    write_core(pipeline.model, folder)
+    if isinstance(pipeline.tokenizer, ReleasedText):
+        pipeline.tokenizer.save_released(folder)
+
+
+def export(source: Path, folder: Path, to: str = "mmcore") -> None:
+    """Write a run's averaged weights as a folder of another kind, float32, whole or not at all.
 
     Args:
-        run: a run folder with a checkpoint.
-        folder: where the model goes; nothing may be there yet.
+        source: a run folder with a checkpoint; or a model's folder, where its text part alone is wanted.
+        folder: where the result goes; nothing may be there yet.
+        to: "mmcore", a model folder; or "hf", the text part for `transformers`.
     Raises:
         MMCoreError: there is no checkpoint, or something is in the way, or it cannot be written.
     """
     if folder.exists():
         raise MMCoreError(f"{folder}: something is there already; choose another folder")
-    pipeline, made = averaged_pipeline(run), folder.with_name(folder.name + ".part")
+    is_model = to == "hf" and (source / "config.json").is_file()
+    pipeline = load(source, "cpu") if is_model else averaged_pipeline(source)
+    made = folder.with_name(folder.name + ".part")
     try:
         shutil.rmtree(made, ignore_errors=True)
-        pipeline.save(made, SHARD)
+        made.mkdir(parents=True)
+        if to == "hf":
+            save_text(pipeline, made)
+        else:
+            pipeline.save(made, SHARD)
         made.rename(folder)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(made, ignore_errors=True)
         raise MMCoreError(f"{folder}: cannot be written: {str(error).strip().splitlines()[0]}") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

@@ -46,9 +46,10 @@ class Load:
         return Load(rows, lengths, patches, targets, round(rows * lengths[0] * words))
 
 
-def attention_flops(width: int, rows: int, length: int) -> int:
+def attention_flops(config: MMCoreConfig, rows: int, length: int) -> int:
     """Four matrices, and scores of every position with every other one (masks save nothing in dense attention)."""
-    return rows * length * (8 * width**2 + 4 * length * width)
+    queries, keys = config.heads * config.head_width, config.kv_heads * config.head_width
+    return rows * length * (4 * config.width * (queries + keys) + 4 * length * queries)
 
 
 def forward_flops(config: MMCoreConfig, load: Load) -> int:
@@ -61,8 +62,8 @@ def forward_flops(config: MMCoreConfig, load: Load) -> int:
     d, ff, patch = config.width, config.ff_width, config.patch_width
     lt, lc, lx = load.lengths
     visual = load.rows * (lc + lx)
-    core = attention_flops(d, load.rows, lt + lc + lx) + load.rows * (lt + lc + lx) * 6 * d * ff
-    decoder = attention_flops(d, load.rows, lx) + load.rows * lx * (6 * d * ff + 4 * d**2)
+    core = attention_flops(config, load.rows, lt + lc + lx) + load.rows * (lt + lc + lx) * 6 * d * ff
+    decoder = attention_flops(config, load.rows, lx) + load.rows * lx * (6 * d * ff + 4 * d**2)
     entry = visual * 2 * (6 * GRID_WAVES * d + 2 * LEVEL_WAVES * d + 4 * d**2)
     if config.floors:
         ends = pyramid_flops(config, load.patches, up=False) + pyramid_flops(config, load.targets, up=True)

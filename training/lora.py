@@ -31,14 +31,14 @@ class AdaptedLinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
-        self.weight = linear.weight
+        self.weight, self.bias = linear.weight, linear.bias
         begin = torch.randn(rank, linear.in_features) / math.sqrt(linear.in_features)
         self.lora_in = nn.Parameter(begin.to(self.weight))
         self.lora_out = nn.Parameter(self.weight.new_zeros(linear.out_features, rank))
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        return F.linear(input, self.weight) + F.linear(F.linear(input, self.lora_in), self.lora_out)
+        return F.linear(input, self.weight, self.bias) + F.linear(F.linear(input, self.lora_in), self.lora_out)
 
 
 def add_adapters(model: MMCoreModel, rank: int) -> None:

@@ -7,6 +7,7 @@ at a time; here all matrices of one shape are stacked, which makes a step of man
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class Muon(torch.optim.Optimizer):
     """Muon over matrices, equal shapes together.
 
     Args:
-        params: matrices (R, C).
+        params: matrices (R, C), or groups of them.
         lr: step length; an update has a spectral norm of about lr * sqrt(max(1, R / C)).
         momentum: of the Nesterov average of gradients.
         weight_decay: decoupled, times lr.
@@ -46,7 +47,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         lr: float = 0.02,
         momentum: float = 0.95,
         weight_decay: float = 0.0,

@@ -9,12 +9,13 @@ Muon takes the matrices and AdamW the rest; where `optimizer.muon` is 0, AdamW t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmcore.model import MMCoreModel
+from mmcore.model import MMCoreModel, part_of
 from mmcore.training.lora import IN, OUT
 from mmcore.training.muon import Muon
 from mmcore.training.recipe import Recipe
@@ -40,11 +41,18 @@ def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int, 
 
 
 def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices that take one vector to another, which Muon steps, and the rest: norms, the embedding, adapters."""
+    """Matrices that take one vector to another, which Muon steps, and the rest: norms, words, adapters."""
     learnt = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    apart = {model.embedding.weight, *(p for name, p in learnt if name.endswith((IN, OUT)))}
+    apart = {p for name, p in learnt if name.endswith((IN, OUT)) or name.startswith(("embedding.", "head."))}
     chosen = {p for _, p in learnt if p.ndim == 2} - apart
     return [p for _, p in learnt if p in chosen], [p for _, p in learnt if p not in chosen]
+
+
+def freeze(model: MMCoreModel, rates: Mapping[str, float]) -> None:
+    """Let the parts of a model whose rate is 0 stay as they are, in place."""
+    for name, p in model.named_parameters():
+        if rates.get(part_of(name)) == 0:
+            p.requires_grad_(False)
 
 
 class Several(torch.optim.Optimizer):
@@ -76,13 +84,18 @@ def make_optimizer(model: MMCoreModel, recipe: Recipe) -> torch.optim.Optimizer:
     """
     chosen = recipe.optimizer
     matrices, rest = split_parameters(model)
+    share = {p: recipe.rates.get(part_of(name), 1.0) for name, p in model.named_parameters()}
+
+    def groups(params: list[nn.Parameter], rate: float, decay: float) -> list[dict[str, Any]]:
+        shares = dict.fromkeys(share[p] for p in params)
+        alike = {s: [p for p in params if share[p] == s] for s in shares}
+        return [{"params": some, "lr": rate * s, "weight_decay": decay} for s, some in alike.items()]
+
+    slow = groups(rest, chosen.adam, 0.0)
     if not chosen.muon or not matrices:
-        groups = [{"params": matrices, "weight_decay": chosen.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=chosen.adam, betas=(0.9, 0.95), fused=True)
-    products = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    return Several(
-        (
-            Muon(matrices, lr=chosen.muon, weight_decay=chosen.weight_decay, dtype=products),
-            torch.optim.AdamW(rest, lr=chosen.adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        return torch.optim.AdamW(
+            [*groups(matrices, chosen.adam, chosen.weight_decay), *slow], betas=(0.9, 0.95), fused=True
         )
-    )
+    products = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    muon = Muon(groups(matrices, chosen.muon, chosen.weight_decay), dtype=products)
+    return Several((muon, *([torch.optim.AdamW(slow, betas=(0.9, 0.95), fused=True)] if slow else [])))

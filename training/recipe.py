@@ -14,6 +14,7 @@ from typing import Any
 
 from mmcore.config import PRESETS
 from mmcore.errors import MMCoreError
+from mmcore.model import PARTS
 from mmcore.training.data import Layout
 from mmcore.training.tables import from_table
 from mmcore.training.world.tasks import MIXTURES
@@ -109,6 +110,8 @@ class Recipe:
         start: a run, or a model's folder, whose weights and tokenizer this run begins with; "" begins from nothing.
         data: folders of shards, each with its weight in the mixture; the name "world" is the procedural world, as is
             an empty table. In a file or on the command line a single folder's path is enough.
+        rates: learning rates of parts of the model (`mmcore.model.PARTS`), as shares of the optimizer's; 0 freezes a
+            part, and what is not named learns at the full rate.
         lora: rank of the adapters that are trained in place of the core's matrices and all the rest; 0 trains
             everything (see `lora`).
         mixture: one of `mmcore.training.world.tasks.MIXTURES`, where the world is the source.
@@ -136,6 +139,7 @@ class Recipe:
     preset: str = "tiny"
     start: str = ""
     data: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
     lora: int = 0
     mixture: str = "all"
     solids: int = 4
@@ -163,6 +167,12 @@ class Recipe:
             raise MMCoreError(f"keep must be at least 1, got {self.keep}")
         if self.engine.zero and self.lora:
             raise MMCoreError(f"lora={self.lora} is for engine.zero=0: adapters are too small to be split over ranks")
+        if unknown := self.rates.keys() - PARTS.keys():
+            raise MMCoreError(f"rates: no part {min(unknown)!r}; known are: {', '.join(PARTS)}")
+        if any(rate < 0 for rate in self.rates.values()):
+            raise MMCoreError(f"rates must be 0 or more, got {self.rates}")
+        if self.engine.zero and 0 in self.rates.values():
+            raise MMCoreError("rates of 0 are for engine.zero=0: weights that stay are not split over ranks yet")
         if self.engine.zero and self.optimizer.muon:
             raise MMCoreError(
                 f"engine.zero={self.engine.zero} leaves each rank pieces of matrices, and Muon needs whole ones, with "

@@ -4,9 +4,9 @@
     mmcore train debug steps=10
     torchrun --nproc-per-node 2 -m mmcore train debug engine.kind=deepspeed engine.batches=2
 
-A run folder holds `recipe.json` (resolved), `tokenizer.model`, `log.jsonl`, `curves.png`, `checkpoint/` (whole or not
-at all), `samples/`, and `tensorboard/` where that is installed. `training/engine.py` lists the ways to start a run in
-many processes.
+A run folder holds `recipe.json` (resolved), the text tokenizer, `vae/` if the model has one, `log.jsonl`, `curves.png`,
+`checkpoint/` (whole or not at all), `samples/`, and `tensorboard/` where that is installed. `training/engine.py` lists
+the ways to start a run in many processes.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from mmcore.autoencoder import VAE
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.errors import MMCoreError
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel
 from mmcore.sequence import IGNORE, PackedSequence
+from mmcore.tokenizers.words import OWN, copy_words, words_file
 from mmcore.training.checkpoints import load_averaged, load_weights, recover
 from mmcore.training.data import DataState, PackedBatches, Source, Turns, new_tokenizer, step_generator
 from mmcore.training.engine import make_engine
 from mmcore.training.log import Log
 from mmcore.training.lora import add_adapters
 from mmcore.training.meter import Meter, Report
+from mmcore.training.optimizers import freeze
 from mmcore.training.plain import Engine
 from mmcore.training.ranks import join
 from mmcore.training.recipe import Recipe
@@ -71,7 +74,7 @@ def train(
     """
     keep_freed_memory()
     ranks = join(recipe.engine)
-    first, checkpoint, tokenizer = ranks.rank == 0, folder / "checkpoint", folder / "tokenizer.model"
+    first, checkpoint = ranks.rank == 0, folder / "checkpoint"
     if first:
         begin_folder(recipe, folder)
         recover(checkpoint)
@@ -79,12 +82,15 @@ def train(
     config = shape(recipe)
     model = MMCoreModel(config)
     if recipe.start:
-        begin_from(model, Path(recipe.start), tokenizer if first else None)
-    if first and not tokenizer.exists():
-        new_tokenizer(tokenizer, recipe.vocabulary, recipe_words(recipe))
+        begin_from(model, Path(recipe.start), folder if first else None)
+    if first and not words_file(folder):
+        new_tokenizer(folder / OWN, recipe.vocabulary, recipe_words(recipe))
     if recipe.lora:
         add_adapters(model, recipe.lora)
+    freeze(model, recipe.rates)
     ranks.wait()
+    tokenizer = words_file(folder)
+    assert tokenizer is not None
     engine = make_engine(model, recipe, ranks)
     count, samples, tokens = recipe.engine.batches, 0, 0
     states = {stream: DataState(stream) for stream in range(ranks.rank, count, ranks.world)}
@@ -162,16 +168,18 @@ def shape(recipe: Recipe) -> MMCoreConfig:
         raise MMCoreError(f"{file}: cannot read the shape to start from: {error}; change start=") from error
 
 
-def begin_from(model: MMCoreModel, source: Path, tokenizer: Path | None) -> None:
-    """Put a model folder's weights, or a run's averaged ones, into a model, and its tokenizer into place."""
+def begin_from(model: MMCoreModel, source: Path, folder: Path | None) -> None:
+    """Put a model folder's weights, or a run's averaged ones, into a model, and its tokenizers into a run's folder."""
     checkpoint = source / "checkpoint"
     try:
         if checkpoint.is_dir():
             load_averaged(model, checkpoint)
         else:
             load_weights(model, source)
-        if tokenizer:
-            shutil.copyfile(source / "tokenizer.model", tokenizer)
+        if folder:
+            copy_words(source, folder)
+            if model.config.latent_channels:
+                shutil.copytree(source / VAE, folder / VAE, dirs_exist_ok=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MMCoreError(f"{source}: cannot start from it: {reason}; train it first, or change start=") from error

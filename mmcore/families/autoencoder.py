@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from mmcore.autoencoder import diffusers_class
 from mmcore.errors import MMCoreError
 from mmcore.families.weights import fill
 
@@ -78,12 +79,7 @@ def load_autoencoder(path: Path, device: torch.device | str = "cpu") -> Autoenco
     Raises:
         MMCoreError: the file cannot be read or does not fit, or `diffusers` is not installed.
     """
-    try:
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    except ImportError as error:
-        raise MMCoreError(
-            "this model's pictures want diffusers, which is not installed: pip install mmcore[families]"
-        ) from error
+    kind = diffusers_class("AutoencoderKL")
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -95,7 +91,7 @@ def load_autoencoder(path: Path, device: torch.device | str = "cpu") -> Autoenco
         raise MMCoreError(f"{path}: not an autoencoder of the original layout: it lacks {error}") from error
     levels = len(sizes["block_out_channels"])
     with torch.device("meta"):
-        model = AutoencoderKL(**sizes)
+        model = kind(**sizes)
     fill(model, [path], lambda name: _original(name, levels), _as_matrix, device)
     return Autoencoder(model.eval())
 
