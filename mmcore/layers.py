@@ -20,11 +20,12 @@ class RMSNorm(nn.RMSNorm):
     Args:
         width: `D`.
         gain: what the learnt gain begins at.
+        eps: what is added to the mean square.
     """
 
-    def __init__(self, width: int, gain: float = 1.0) -> None:
+    def __init__(self, width: int, gain: float = 1.0, eps: float = 1e-6) -> None:
         self.gain = gain
-        super().__init__(width, eps=1e-6)
+        super().__init__(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D), in the dtype of `x`.
