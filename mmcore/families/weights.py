@@ -4,7 +4,7 @@
         model = Bagel(config)
     fill(model, [folder / "ema.safetensors"], released_name)
 
-Only safetensors are read here; nothing is unpickled.
+Files of either kind that `mmcore.families.shards` opens will do.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mmcore.errors import MMCoreError
+from mmcore.families.shards import opened
 
 
 def fill(
@@ -25,15 +25,17 @@ def fill(
     name: Callable[[str], str],
     convert: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor,
     device: torch.device | str = "cpu",
+    spare: Sequence[str] = (),
 ) -> None:
     """Give every parameter of a module its tensor from the files, in the dtype that the files have.
 
     Args:
         module: on the meta device, or anywhere: its parameters are replaced.
-        files: safetensors files, which together hold each tensor once.
+        files: of tensors, which together hold each once.
         name: our name of a parameter -> the released one.
         convert: (our name, released tensor) -> the tensor as we hold it.
         device: where the parameters go.
+        spare: released names that may be there or not, and are passed over.
     Raises:
         MMCoreError: a file cannot be read, or tensors are missing, extra or of another shape; all of them are named.
     """
@@ -41,22 +43,20 @@ def fill(
     expected = {ours: tuple(tensor.shape) for ours, tensor in module.state_dict().items()}
     missing, extra, wrong = set(wanted), [], []
     for path in files:
-        try:
-            with safe_open(path, "pt", device=str(device)) as file:
-                for released in file.keys():  # noqa: SIM118
-                    if released not in wanted:
-                        extra.append(released)
-                        continue
-                    missing.discard(released)
-                    ours = wanted[released]
-                    tensor = convert(ours, file.get_tensor(released))
-                    if tuple(tensor.shape) != expected[ours]:
-                        wrong.append(f"{released} is {tuple(tensor.shape)}, not {expected[ours]}")
-                        continue
-                    _put(module, ours, tensor)
-        except (OSError, SafetensorError) as error:
-            raise MMCoreError(f"{path}: cannot read the weights: {error}; copy the file again") from error
-    faults = [("missing", sorted(missing)), ("unknown", sorted(extra)), ("of another shape", sorted(wrong))]
+        with opened(path, device) as file:
+            for released in file.keys():  # noqa: SIM118
+                if released not in wanted:
+                    extra.append(released)
+                    continue
+                missing.discard(released)
+                ours = wanted[released]
+                tensor = convert(ours, file.get_tensor(released))
+                if tuple(tensor.shape) != expected[ours]:
+                    wrong.append(f"{released} is {tuple(tensor.shape)}, not {expected[ours]}")
+                    continue
+                _put(module, ours, tensor)
+    unknown = sorted(set(extra) - set(spare))
+    faults = [("missing", sorted(missing)), ("unknown", unknown), ("of another shape", sorted(wrong))]
     told = [f"{len(names)} {what}: {', '.join(names)}" for what, names in faults if names]
     if told:
         raise MMCoreError(f"{files[0]}: the tensors do not fit the configuration beside it; {'; '.join(told)}")
