@@ -179,6 +179,15 @@ def export(options: argparse.Namespace) -> None:
     print(options.folder)
 
 
+def convert(options: argparse.Namespace) -> None:
+    """mmcore convert"""
+    from mmcore.families.convert import convert as run
+
+    files = run(Path(options.source), Path(options.folder))
+    size = sum(path.stat().st_size for path in files)
+    print(f"{options.folder}: {size / 1e9:.2f} GB in {len(files)} safetensors files")
+
+
 def plan(options: argparse.Namespace) -> None:
     """mmcore plan"""
     from mmcore.training.plan import GPUS, make_plan, table
@@ -244,6 +253,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": demo,
     "train": train,
     "export": export,
+    "convert": convert,
     "plan": plan,
     "data": data,
     "eval": evaluate,

@@ -6,6 +6,7 @@ describe(model)["parameters"]
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ BUNDLED = Path(__file__).parent / "bundled"
 
 BAGEL = ("llm_config.json", "vit_config.json")
 """Files by which a released folder of BAGEL is known."""
+
+SHOWO2 = "Showo2Qwen2_5"
+"""What the `config.json` of Show-o2 calls itself."""
 
 
 def describe(pipeline: Pipeline) -> dict[str, object]:
@@ -51,6 +55,10 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
         from mmcore.families.bagel_media import open_bagel
 
         return FamilyPipeline(*open_bagel(folder, where))
+    if _called(folder) == SHOWO2:
+        from mmcore.families.showo2_media import open_showo2
+
+        return FamilyPipeline(*open_showo2(folder, where))
     for needed in ("config.json", "tokenizer.model"):
         if not (folder / needed).is_file():
             raise MMCoreError(f"{folder}: no {needed} here: not a model folder, or not all of it was copied")
@@ -68,13 +76,21 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     return Pipeline(model.to(where), TextTokenizer(folder / "tokenizer.model"))
 
 
+def _called(folder: Path) -> str | None:
+    """What a folder's `config.json` calls its model, where it says so."""
+    try:
+        return json.loads((folder / "config.json").read_text()).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def _from_hub(name: str) -> Path:
     """The local copy of a model on the hub, fetched if need be."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        files = ["*.json", "*.safetensors", "tokenizer.model", "merges.txt"]
+        files = ["*.json", "*.safetensors", "pytorch_model*.bin", "tokenizer.model", "merges.txt"]
         return Path(snapshot_download(name, allow_patterns=files))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise MMCoreError(

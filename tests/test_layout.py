@@ -34,7 +34,7 @@ HOMES = {
     "deepspeed": {"mmcore.training.engine"},
     "webdataset": {"mmcore.training.data"},
     "sentencepiece": {"mmcore.tokenizers.text"},
-    "diffusers": {"mmcore.families.autoencoder"},
+    "diffusers": {"mmcore.families.autoencoder", "mmcore.families.showo2_autoencoder"},
 }
 UPWARD = {("mmcore.document", "mmcore.decoders.media"), ("mmcore.document", "mmcore.tokenizers.media")}
 """`Clip.save` and `Clip.open` reach up, inside the call: a medium that could not be opened would be no use."""

@@ -6,4 +6,5 @@ released layout. Nothing here trains.
 | family | module | reads and writes |
 |---|---|---|
 | BAGEL (arXiv 2505.14683) | `bagel` | text, pictures |
+| Show-o2 (arXiv 2506.15564) | `showo2` | text, pictures; reads clips, and can film where weights do |
 """

@@ -63,7 +63,7 @@ def _indexed(index: Path) -> list[Path]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MMCoreError(f"{index}: cannot read: {error}; copy the file again") from error
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
+        if not isinstance(name, str) or Path(name).name != name or not Path(name).suffix:
             raise MMCoreError(f"{index}: {name!r} is not the name of a file beside it; copy the folder again")
         if not (index.parent / name).is_file():
             raise MMCoreError(f"{index.parent / name}: missing, though the index beside it names it; copy it again")

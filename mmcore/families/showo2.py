@@ -176,11 +176,11 @@ class Semantic(nn.Module):
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """2x2 latents (F, h w, P) of F frames -> (F, h w, W). The position table is stretched to any grid."""
         side = isqrt(self.places.num_embeddings)
-        table = rearrange(self.places.weight, "(y x) w -> 1 w y x", y=side)
+        table = rearrange(self.places.weight.float(), "(y x) w -> 1 w y x", y=side)
         if grid != (side, side):
             table = F.interpolate(table, size=grid, mode="bicubic", align_corners=False)
-        x = self.patches(patches) + rearrange(table, "1 w y x -> (y x) w")
-        return self.encoder(inputs_embeds=x).last_hidden_state
+        x = self.patches(patches)
+        return self.encoder(inputs_embeds=x + rearrange(table, "1 w y x -> (y x) w").to(x)).last_hidden_state
 
 
 class Showo2(nn.Module):
