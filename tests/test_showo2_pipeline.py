@@ -235,7 +235,7 @@ def test_what_it_cannot_do_is_one_clear_line(model: FamilyPipeline, folder: Path
         model.generate_image("a red ball", height=2000)
     with pytest.raises(MMCoreError, match="frames must be at least 1, got -1"):
         model.generate_video("a red ball", frames=-1)
-    with pytest.raises(MMCoreError, match=r"config\.json|not an autoencoder|cannot read the weights"):
+    with pytest.raises(MMCoreError, match="not an autoencoder of the original layout"):
         load_wan(folder / "pytorch_model-00001-of-00002.bin")
 
 
