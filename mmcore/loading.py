@@ -90,7 +90,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        files = ["*.json", "*.safetensors", "pytorch_model*.bin", "tokenizer.model", "merges.txt"]
+        files = ["*.json", "*.safetensors", "pytorch_model*.bin", "Wan2.1_VAE.pth", "tokenizer.model", "merges.txt"]
         return Path(snapshot_download(name, allow_patterns=files))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise MMCoreError(

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import mmcore
+from mmcore.cli import main
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.families.canvas import to_pixels
@@ -210,6 +211,15 @@ def test_it_computes_in_the_dtype_it_was_saved_in(folder: Path, picture: Image, 
     made, exact = (m.edit(picture, "make it blue", **settings).frames.astype(int) for m in (half, mmcore.load(folder)))
     assert np.abs(made - exact).mean() < 8 < np.abs(exact - exact.mean()).mean()
     assert isinstance(half.ask(Video(noise_clip(1, 2, 64)), "what?", tokens=2), str)
+
+
+def test_the_converted_folder_is_the_same_model(model: FamilyPipeline, folder: Path, tmp_path: Path) -> None:
+    """By the command line; no pickle is left in it."""
+    target = tmp_path / "converted"
+    assert main(["convert", str(folder), str(target)]) == 0
+    assert {path.suffix for path in target.iterdir()} == {".json", ".safetensors"}
+    drawn, again = (m.generate_image("a red ball", height=32, width=32, steps=1) for m in (model, mmcore.load(target)))
+    assert np.array_equal(drawn.frames, again.frames)
 
 
 def test_the_middle_of_a_picture_and_all_of_a_clip(model: FamilyPipeline) -> None:

@@ -139,20 +139,18 @@ class Showo2Translator:
         Raises:
             MMCoreError: a size that makes no sense is asked for.
         """
-        frames, height, width = request.size
+        media, (frames, height, width) = request.document.media, request.size
+        clips = [medium.size[0] for medium in media if isinstance(medium, Video)]
+        length = frames or (clips[-1] if clips else FILMED)
+        if length < 1:
+            raise MMCoreError(f"frames must be at least 1, got {length}")
+        for name, n in (("height", height), ("width", width)):
+            if n is not None and not 1 <= n <= LARGEST:
+                raise MMCoreError(f"{name} must lie in [1, {LARGEST}], got {n}")
         sizes: dict[int, Size] = {}
-        for opener, kind, grid in ((IMAGE, Image, self.config.grid), (VIDEO, Video, self.config.film_grid)):
-            rows, columns = (n * self.cell for n in grid)
-            length = 1 if opener == IMAGE else FILMED
-            for medium in request.document.media:
-                rows, columns = medium.size[1:]
-                length = medium.size[0] if isinstance(medium, kind) else length
-            sizes[opener] = (1 if opener == IMAGE else frames or length, height or rows, width or columns)
-            for name, n in zip(("height", "width"), sizes[opener][1:], strict=True):
-                if not 1 <= n <= LARGEST:
-                    raise MMCoreError(f"{name} must lie in [1, {LARGEST}], got {n}")
-            if sizes[opener][0] < 1:
-                raise MMCoreError(f"frames must be at least 1, got {frames}")
+        for opener, count, grid in ((IMAGE, 1, self.config.grid), (VIDEO, length, self.config.film_grid)):
+            rows, columns = media[-1].size[1:] if media else (n * self.cell for n in grid)
+            sizes[opener] = (count, height or rows, width or columns)
         return sizes
 
     def order(self, request: Request, sizes: dict[int, Size]) -> Order:
