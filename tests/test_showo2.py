@@ -23,7 +23,7 @@ from mmcore.backbone import Guidance
 from mmcore.errors import MMCoreError
 from mmcore.families.diffusion_head import HeadShape
 from mmcore.families.experts import Shape
-from mmcore.families.lanes import Layout, lay_out
+from mmcore.families.lanes import lay_out
 from mmcore.families.line import Line
 from mmcore.families.showo2 import Showo2, Showo2Config, load_showo2
 from mmcore.families.showo2_past import DRAWING, Asked, Begun, Showo2Backbone, Showo2Past, Showo2Words
@@ -178,31 +178,33 @@ def test_velocities(backbone: Showo2Backbone, cases: Cases, case: str) -> None:
 
 
 @torch.inference_mode()
-def uncached(model: Showo2, line: Line, levels: Tensor) -> tuple[Tensor, Tensor, Layout]:
-    """A whole document in one pass: hidden states, velocities, and where they stand."""
+def uncached(model: Showo2, line: Line, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """A whole document in one pass: hidden states and velocities."""
     new = lay_out([line], model.embed_tokens.weight)
     hidden = model(new)
-    return hidden, model.velocity(hidden, levels, new), new
+    return hidden, model.velocity(hidden, levels, new)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("case", ["gen_image", "gen_image_interpolated_pos_6x4", "gen_video"])
 def test_velocity_without_a_cache(model: Showo2, cases: Cases, case: str) -> None:
-    """Document and target in one pass of core and head."""
+    """Document and target in one pass of core and head; the words before it too, where they were recorded."""
     (piece,), opener = drawn(cases, case)
     assert isinstance(piece, Tokens)
     line, t = Line(), torch.tensor([[0.3]])
     line.tokens(model.words([290, *WORDS.own(piece.ids), WORDS.markers(opener)[0]]))
     features = model.features(raster(cases[f"{case}/x_t"][0])[None], GRIDS[case])[0]
     line.block((torch.cat((model.time(t[0]), features)),), TARGET)
-    _, found, _ = uncached(model, line, t)
+    hidden, found = uncached(model, line, t)
     expected = raster(cases[f"{case}/t0.3/velocity_cond_uncond"][0])
     torch.testing.assert_close(found[0, -len(features) :], expected, **CLOSE)
+    if (told := cases.get(f"{case}/t0.3/text_logits_cond")) is not None:
+        torch.testing.assert_close(model.logits(hidden[0]), told[0, : len(line)], **CLOSE)
 
 
 @pytest.mark.parametrize("case", GRIDS)
 def test_it_samples_the_same_latents(backbone: Showo2Backbone, cases: Cases, case: str) -> None:
-    """Five steps (the reference counts six points), shift 3, guided and not."""
+    """Five steps (the reference counts six points), shift 3, guided and not; each of them, where it was recorded."""
     pieces, opener = drawn(cases, case, "noise")
     past = opened(backbone, [pieces], opener)
     names = [name for name in cases if name.startswith(f"{case}/sample") and name.endswith("final_latent")]
@@ -211,10 +213,10 @@ def test_it_samples_the_same_latents(backbone: Showo2Backbone, cases: Cases, cas
     for name in names:
         guidance = Guidance(5.0 if "guidance5" in name else 1.0, since=0.0)
         predict = past.predictor([0], GRIDS[case], opener, guidance)
-        *_, (made, _) = euler(predict, raster(cases[f"{case}/noise"][0])[None], schedule(5, 3.0), 0.0)
-        torch.testing.assert_close(
-            made[0], raster(cases[name][0]), atol=1e-4, rtol=0, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        steps = [x[0] for x, _ in euler(predict, raster(cases[f"{case}/noise"][0])[None], schedule(5, 3.0), 0.0)]
+        told = cases.get(name.replace("final_latent", "trajectory_cond_half"), cases[name][None])
+        for made, expected in zip(reversed(steps), told.flip(0), strict=False):
+            torch.testing.assert_close(made, raster(expected[0]), atol=1e-4, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def mixture(cases: Cases) -> tuple[list[Piece], Tensor]:
@@ -250,7 +252,7 @@ def test_the_level_of_a_clean_picture(model: Showo2, cases: Cases, clean: float)
         line.block((torch.cat((times[1:], seen[1])),), TARGET)
     levels = torch.full((1, len(line)), clean)
     levels[:, -17:] = 0.4
-    _, expected, _ = uncached(model, line, levels)
+    _, expected = uncached(model, line, levels)
     torch.testing.assert_close(found[0], expected[0, -16:], **CLOSE)
     recorded = raster(cases["mixed_two_images_last_denoised/velocity"][1])
     assert torch.allclose(expected[0, -16:], recorded, **CLOSE) == (clean == 1.0)
@@ -267,7 +269,7 @@ def test_training_losses(model: Showo2, cases: Cases) -> None:
     features = model.features((t * data + (1 - t) * noise)[None], (1, 4, 4))[0]
     line.block((torch.cat((model.time(t), features)),), CONTEXT)
     line.tokens(model.words(ids[26:]))
-    hidden, v, _ = uncached(model, line, t[None])
+    hidden, v = uncached(model, line, t[None])
     columns, told = cases["columns"], labels[1:] >= 0
     if len(columns) == 300:
         loss = F.cross_entropy(model.logits(hidden[0, :-1])[told], labels[1:][told])
