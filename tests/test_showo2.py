@@ -25,7 +25,8 @@ from mmcore.families.diffusion_head import HeadShape
 from mmcore.families.experts import Shape
 from mmcore.families.lanes import lay_out
 from mmcore.families.line import Line
-from mmcore.families.showo2 import Showo2, Showo2Config, load_showo2
+from mmcore.families.showo2 import Showo2, load_showo2
+from mmcore.families.showo2_config import Showo2Config
 from mmcore.families.showo2_past import DRAWING, Asked, Begun, Showo2Backbone, Showo2Past, Showo2Words
 from mmcore.families.vocabulary import SHIFT
 from mmcore.flow import euler, schedule

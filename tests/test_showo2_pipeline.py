@@ -196,6 +196,9 @@ def test_what_was_sent_is_encoded_once(model: FamilyPipeline, picture: Image, co
     chat.send("make it blue", want="image")
     model.ask(Image(picture.frames.copy()), "what is this?", tokens=1)
     assert counts == {"encode": 1, "look": 1 + 1}
+    clip = Video(noise_clip(1, 3, 64))
+    assert model.ask(clip, "what moves?", tokens=2) == model.ask(clip, "what moves?", tokens=2)
+    assert counts == {"encode": 1 + 3, "look": 2 + 1}, "each frame by itself"
 
 
 def test_it_computes_in_the_dtype_it_was_saved_in(folder: Path, picture: Image, tmp_path: Path) -> None:

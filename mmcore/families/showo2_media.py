@@ -58,7 +58,7 @@ FILMED = 17
 SEEN_FRAMES = 32
 """So many frames of a clip are looked at where it is asked about, evenly taken."""
 
-REMEMBERED = 64
+REMEMBERED = 16
 """Media whose latents are kept."""
 
 
@@ -69,9 +69,10 @@ class Memory:
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
 
     @staticmethod
-    def key(medium: Clip) -> bytes:
-        """The same for media of the same frames."""
-        return hashlib.blake2b(medium.frames.tobytes() + str(medium.size).encode(), digest_size=16).digest()
+    def key(medium: Clip, apart: bool = False) -> bytes:
+        """The same for media of the same frames; `apart` if each of several frames is a picture by itself."""
+        kind = f"{medium.size} {apart and len(medium.frames) > 1}"
+        return hashlib.blake2b(medium.frames.tobytes() + kind.encode(), digest_size=16).digest()
 
     def get(self, key: bytes) -> Tensor | None:
         """Latents (N, P), if they are kept."""
@@ -236,18 +237,19 @@ class Showo2Translator:
         opener = IMAGE if isinstance(medium, Image) else VIDEO
         count = min(len(medium.frames), SEEN_FRAMES)
         chosen = np.linspace(0, len(medium.frames) - 1, count).round().astype(int)
-        stills = [self._values(Image(medium.frames[i : i + 1])) for i in chosen]
-        values = stills[0] if count == 1 else torch.cat(stills)
+        values = self._values(replace(medium, frames=medium.frames[chosen]), apart=True)
         return Asked(values, (count, *self._grid(medium.size)[1:]), opener, False)
 
-    def _values(self, medium: Clip) -> Tensor:
-        """Latents (N, P) of 1 + 4 n frames in raster order. What the posterior gives is decided by the frames."""
-        key = Memory.key(medium)
+    def _values(self, medium: Clip, apart: bool = False) -> Tensor:
+        """Latents (N, P) in raster order, of 1 + 4 n frames, or of each frame by itself. What the posterior gives is
+        decided by the frames."""
+        key = Memory.key(medium, apart)
         if (kept := self.memory.get(key)) is not None:
             return kept
         pixels = torch.stack([to_pixels(Image(frame[None])) for frame in medium.frames], 1)
         generator = torch.Generator().manual_seed(int.from_bytes(key[:7]))
-        latents = self.autoencoder.encode(pixels, generator)
+        parts = pixels.split(1 if apart else pixels.shape[1], 1)
+        latents = torch.cat([self.autoencoder.encode(part, generator) for part in parts], 1)
         return self.memory.put(key, latents.permute(1, 2, 3, 0).reshape(-1, self.config.patch_width))
 
     def _latents(self, patches: Patches) -> Tensor:
