@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from mmcore.families.lanes import Strand
@@ -32,7 +33,7 @@ class Line(Strand):
             values: one tensor (n, D).
             kind: CONTEXT or TARGET.
         """
-        (inside,), first = values, self.position
-        super().block(values, kind)
-        self.position = first + len(inside)
-        self.lanes[0].coords[-len(inside) :] = [(p, p, p) for p in range(first, self.position)]
+        (inside,) = values
+        places = np.arange(self.position, self.position + len(inside))
+        self.spread(values, [places[:, None].repeat(3, 1)], kind)
+        self.position += len(inside)
