@@ -170,8 +170,8 @@ def load_showo2(folder: Path, device: torch.device | str = "cpu") -> Showo2:
     """
     with torch.device("meta"):
         model = Showo2(Showo2Config.read(folder))
-    spare = ("showo.lm_head.weight",) if model.config.tied else ()
-    fill(model, weight_files(folder), released_name, _as_matrix, device, spare)
+    needless = ("showo.lm_head.weight",) if model.config.tied else ()
+    fill(model, weight_files(folder), released_name, _as_matrix, device, needless)
     return model.eval()
 
 

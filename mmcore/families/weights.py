@@ -25,7 +25,7 @@ def fill(
     name: Callable[[str], str],
     convert: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor,
     device: torch.device | str = "cpu",
-    spare: Sequence[str] = (),
+    needless: tuple[str, ...] = (),
 ) -> None:
     """Give every parameter of a module its tensor from the files, in the dtype that the files have.
 
@@ -35,7 +35,7 @@ def fill(
         name: our name of a parameter -> the released one.
         convert: (our name, released tensor) -> the tensor as we hold it.
         device: where the parameters go.
-        spare: released names that may be there or not, and are passed over.
+        needless: beginnings of released names that are not read.
     Raises:
         MMCoreError: a file cannot be read, or tensors are missing, extra or of another shape; all of them are named.
     """
@@ -46,7 +46,7 @@ def fill(
         with opened(path, device) as file:
             for released in file.keys():  # noqa: SIM118
                 if released not in wanted:
-                    extra.append(released)
+                    extra += [] if released.startswith(needless) else [released]
                     continue
                 missing.discard(released)
                 ours = wanted[released]
@@ -55,8 +55,7 @@ def fill(
                     wrong.append(f"{released} is {tuple(tensor.shape)}, not {expected[ours]}")
                     continue
                 _put(module, ours, tensor)
-    unknown = sorted(set(extra) - set(spare))
-    faults = [("missing", sorted(missing)), ("unknown", unknown), ("of another shape", sorted(wrong))]
+    faults = [("missing", sorted(missing)), ("unknown", sorted(extra)), ("of another shape", sorted(wrong))]
     told = [f"{len(names)} {what}: {', '.join(names)}" for what, names in faults if names]
     if told:
         raise MMCoreError(f"{files[0]}: the tensors do not fit the configuration beside it; {'; '.join(told)}")
