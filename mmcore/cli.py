@@ -102,6 +102,15 @@ def parser() -> argparse.ArgumentParser:
     )
 
     made = command(
+        "convert",
+        "make safetensors of the pickled weights of a released folder",
+        "mmcore convert show-o2-1.5B show-o2-1.5B-safetensors",
+        model=False,
+    )
+    made.add_argument("source", help="a folder with pytorch_model*.bin")
+    made.add_argument("folder", help="where the model goes, for --model and mmcore.load; must not be there yet")
+
+    made = command(
         "plan",
         "say what a training run will take: memory, speed, days, cost",
         "mmcore plan tiny preset=1b layout.rows=32 --gpus 64 --gpu h100 --positions 1e12",

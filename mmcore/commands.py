@@ -206,6 +206,15 @@ def export(options: argparse.Namespace) -> None:
     print(options.folder)
 
 
+def convert(options: argparse.Namespace) -> None:
+    """mmcore convert"""
+    from mmcore.families.convert import convert as run
+
+    files = run(Path(options.source), Path(options.folder))
+    size = sum(path.stat().st_size for path in files)
+    print(f"{options.folder}: {size / 1e9:.2f} GB in {len(files)} safetensors files")
+
+
 def plan(options: argparse.Namespace) -> None:
     """mmcore plan"""
     from mmcore.training.gpus import GPUS
@@ -283,6 +292,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "init": init,
     "train": train,
     "export": export,
+    "convert": convert,
     "plan": plan,
     "scaling": scaling,
     "data": data,

@@ -23,7 +23,10 @@ from mmcore.tokenizers.words import open_words
 
 BUNDLED = Path(__file__).parent / "bundled"
 
-FILES = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model", "merges.txt")
+FILES = (
+    *("*.json", "*.jinja", "tokenizer.model", "merges.txt"),
+    *("*.safetensors", "pytorch_model*.bin", "Wan2.1_VAE.pth"),
+)
 """Configurations, weights and tokenizers of a model on the hub."""
 
 BAGEL = ("llm_config.json", "vit_config.json")
@@ -40,6 +43,10 @@ def is_lance(folder: Path) -> bool:
         return path.is_file() and "mrope_section" in (json.loads(path.read_text()).get("rope_scaling") or {})
     except (ValueError, AttributeError):
         return False
+
+
+SHOWO2 = "Showo2Qwen2_5"
+"""What the `config.json` of Show-o2 calls itself."""
 
 
 def describe(pipeline: Pipeline) -> dict[str, object]:
@@ -78,6 +85,10 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     both = [name for name in LANCE if is_lance(folder / name)]
     if both:
         raise MMCoreError(f"{folder}: models lie in folders of it: load one of {', '.join(both)} there")
+    if _called(folder) == SHOWO2:
+        from mmcore.families.showo2_media import open_showo2
+
+        return FamilyPipeline(*open_showo2(folder, where))
     if not (folder / "config.json").is_file():
         raise MMCoreError(f"{folder}: no config.json here: not a model folder, or not all of it was copied")
     words = open_words(folder)
@@ -93,6 +104,14 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     if lacking:
         raise MMCoreError(f"{folder}: {len(lacking)} weights are missing, {lacking[0]} first; copy the folder again")
     return Pipeline(model.to(where), words, autoencoder_of(model.config, folder, where))
+
+
+def _called(folder: Path) -> str | None:
+    """What a folder's `config.json` calls its model, where it says so."""
+    try:
+        return json.loads((folder / "config.json").read_text()).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def from_hub(name: str, files: Sequence[str] = FILES) -> Path:

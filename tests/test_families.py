@@ -42,7 +42,7 @@ GRIDS = {"gen_image": (1, 3, 2), "edit": (1, 2, 3)}
 Cases = dict[str, Tensor]
 
 
-def released(family: str, target: Path) -> Cases:
+def released(family: str, target: Path, file: str = "ema.safetensors") -> Cases:
     """Lay a family's fixture out as it is released; returns the recorded cases. Rows that a cut left out are 0."""
     source = Path(WHOLE) / family if WHOLE else FIXTURES / family
     for path in source.glob("*.json"):
@@ -52,7 +52,7 @@ def released(family: str, target: Path) -> Cases:
         for name, height in json.loads((source / "tables.json").read_text()).items():
             rows = weights.pop(f"{name}.rows")
             weights[name] = torch.zeros(height, weights[name].shape[1]).index_copy(0, rows, weights[name])
-    save_file(weights, target / "ema.safetensors")
+    save_file(weights, target / file)
     cases.setdefault("columns", torch.arange(300))
     return cases
 

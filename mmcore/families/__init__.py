@@ -7,4 +7,5 @@ released layout. What BAGEL and Lance learn from, and its losses, is in `lessons
 |---|---|---|
 | BAGEL (arXiv 2505.14683) | `bagel` | text, pictures |
 | Lance (arXiv 2605.18678) | `lance` | text, pictures, clips |
+| Show-o2 (arXiv 2506.15564) | `showo2` | text, pictures; reads clips, and can film where weights do |
 """

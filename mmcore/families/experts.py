@@ -34,6 +34,7 @@ class Shape:
         kv_heads: `G`; divides `H`.
         hidden: width of the feed-forward.
         qk_norm: whether queries and keys are normed, head by head, before they turn.
+        bias: whether queries, keys and values have one.
     """
 
     width: int
@@ -42,6 +43,7 @@ class Shape:
     kv_heads: int
     hidden: int
     qk_norm: bool = True
+    bias: bool = True
 
     @property
     def head_width(self) -> int:
@@ -56,9 +58,9 @@ class Projections(nn.Module):
         super().__init__()
         k = shape.head_width
         self.head_width = k
-        self.q_proj = nn.Linear(shape.width, shape.heads * k)
-        self.k_proj = nn.Linear(shape.width, shape.kv_heads * k)
-        self.v_proj = nn.Linear(shape.width, shape.kv_heads * k)
+        self.q_proj = nn.Linear(shape.width, shape.heads * k, bias=shape.bias)
+        self.k_proj = nn.Linear(shape.width, shape.kv_heads * k, bias=shape.bias)
+        self.v_proj = nn.Linear(shape.width, shape.kv_heads * k, bias=shape.bias)
         self.o_proj = nn.Linear(shape.heads * k, shape.width, bias=False)
         self.q_norm = RMSNorm(k) if shape.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(k) if shape.qk_norm else nn.Identity()

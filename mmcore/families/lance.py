@@ -23,7 +23,8 @@ from mmcore.families.bagel import read_json
 from mmcore.families.experts import Shape
 from mmcore.families.pair import RELEASED, Pair, renamed
 from mmcore.families.qwen_tower import ClipTower
-from mmcore.families.weights import fill, shards, tensor_names
+from mmcore.families.shards import shards, tensor_names
+from mmcore.families.weights import fill
 from mmcore.sequence import Grid, patch_coords
 
 TOWER = "Qwen2.5-VL-ViT"

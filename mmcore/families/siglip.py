@@ -18,6 +18,18 @@ from transformers.models.siglip.modeling_siglip import SiglipEncoder
 from mmcore.families.embedding import grid_places
 
 
+def encoder(config: dict[str, Any], depth: int) -> SiglipEncoder:
+    """The layers alone: features (B, n, W) in as `inputs_embeds`, out as `last_hidden_state`.
+
+    Args:
+        config: fields of `SiglipVisionConfig`.
+        depth: layers that there are.
+    """
+    known = {k: v for k, v in config.items() if k != "model_type"}
+    shape = SiglipVisionConfig(**{**known, "num_hidden_layers": depth, "attn_implementation": "sdpa"})
+    return SiglipEncoder(shape)  # type: ignore[arg-type]
+
+
 class Tower(nn.Module):
     """The vision tower.
 
@@ -29,12 +41,11 @@ class Tower(nn.Module):
 
     def __init__(self, config: dict[str, Any], side: int, depth: int) -> None:
         super().__init__()
-        known = {k: v for k, v in config.items() if k != "model_type"}
-        shape = SiglipVisionConfig(**{**known, "num_hidden_layers": depth, "attn_implementation": "sdpa"})
         self.side, self.patch = side, int(config["patch_size"])
+        self.encoder = encoder(config, depth)
+        shape = self.encoder.config
         self.patch_embedding = nn.Linear(3 * self.patch**2, shape.hidden_size)
         self.position_embedding = nn.Embedding(side * side, shape.hidden_size)
-        self.encoder = SiglipEncoder(shape)  # type: ignore[arg-type]
         self.post_layernorm = nn.LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
 
     def grid(self, pixels: Tensor) -> tuple[int, int]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from mmcore.errors import MMCoreError
 from mmcore.families.bagel import read_json
-from mmcore.families.weights import fill, shards
+from mmcore.families.shards import shards
+from mmcore.families.weights import fill
 
 
 class ClipAutoencoder(nn.Module):
