@@ -404,10 +404,10 @@ def test_shards_are_read_one_at_a_time(
     folder: Path, lance: Lance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From shards and a tower beside the model the same weights come, with never more than one file open."""
-    from mmcore.families import weights
+    from mmcore.families import shards as files
 
     split(folder, tmp_path / "model")
-    real, now, most = weights.safe_open, [0], [0]
+    real, now, most = files.safe_open, [0], [0]
 
     class Counted:
         def __init__(self, *args: object, **kwargs: object) -> None:
@@ -422,7 +422,7 @@ def test_shards_are_read_one_at_a_time(
             now[0] -= 1
             self.inner.__exit__(*args)
 
-    monkeypatch.setattr(weights, "safe_open", Counted)
+    monkeypatch.setattr(files, "safe_open", Counted)
     loaded = load_lance(tmp_path / "model")
     assert most == [1]
     for name, tensor in lance.state_dict().items():
