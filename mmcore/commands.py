@@ -77,8 +77,15 @@ def film(options: argparse.Namespace, output: Path | None) -> None:
         raise MMCoreError(f"--window N wants N of at least 1, --frames, and -o with one of {' '.join(MOVING)}")
     chosen = settings(options)
     make_settings(chosen)
-    size = {"frames": options.frames, "window": options.window, "height": options.height, "width": options.width}
-    windows = loaded(options).film(*options.parts, seed=options.seed, **size, **chosen)
+    windows = loaded(options).film(
+        *options.parts,
+        frames=options.frames,
+        window=options.window,
+        seed=options.seed,
+        height=options.height,
+        width=options.width,
+        **chosen,
+    )
     path = write_windows(windows, output)
     say(options, str(path), text="", files=[str(path)])
 

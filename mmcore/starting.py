@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from mmcore.autoencoder import PIXELS, VAE, WEIGHTS, Autoencoder, open_autoencoder
 from mmcore.config import MMCoreConfig
@@ -56,7 +57,8 @@ def start(core: str, vae: str | None, folder: Path, size: Size, fps: float) -> N
         made.mkdir(parents=True)
         text = add_media(source.folder, source.shape["vocab_size"], made)
         model = start_model(source, len(text), autoencoder, size, fps)
-        Pipeline(model.to(dtype=source.config.dtype or torch.float32), text, autoencoder).save(made, SHARD)
+        nn.Module.to(model, source.config.dtype or torch.float32)
+        Pipeline(model, text, autoencoder).save(made, SHARD)
         made.rename(folder)
     except (OSError, SafetensorError) as error:
         raise MMCoreError(f"{folder}: cannot be written: {str(error).strip().splitlines()[0]}") from error
