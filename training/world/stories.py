@@ -38,6 +38,17 @@ TELL = (
     "illustrate this: {}; after that {}; at the end {}",
     "draw and film a story: {}, then {}, and at last {}",
     "in the first picture {}, in the second {}, in the third {}",
+    "draw {}, film how {}, and film how at last {}",
+    "i want a story: {}, then {}, and finally {}",
+    "make a story of this: {}; next {}; in the end {}",
+    "show first {}, next how {} and in the end how {}",
+    "with pictures: {}, then {}, and at last {}",
+    "three pictures, please: first {}, second {}, third {}",
+    "here is a story: {}, and then {}, and at last {}",
+    "at first {}, then {}, and in the end {}: show it",
+    "begin with {}, go on with {}, and end with {}",
+    "a story with a clip in it: {}; then {}; and at last {}",
+    "can you tell a story in which {}, then {}, and finally {}?",
     "tell me how {}, how then {} and how at last {}",
 )
 
