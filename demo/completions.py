@@ -32,6 +32,7 @@ from mmcore.demo.uploads import MAX_BYTES, MAX_MEDIA, read
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.generate import Settings
+from mmcore.native import DEFAULTS
 from mmcore.pipeline import Pipeline, make_settings
 from mmcore.replies import Request as Asked
 
@@ -108,7 +109,7 @@ def add_completions(app: FastAPI, pipeline: Pipeline, key: str = "") -> None:
                 return refusal(413, f"a request may hold {MAX_BODY // 2**20} MB")
         try:
             body = json.loads(received)
-            asked, settings = await run_in_threadpool(understood, body)
+            asked, settings = await run_in_threadpool(understood, body, pipeline.translator.settings)
             deltas = turnstile.through(lambda: reply_deltas(pipeline, asked, settings))
             first = await run_in_threadpool(next, deltas)
         except json.JSONDecodeError as error:
@@ -128,9 +129,12 @@ def refusal(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
 
 
-def understood(body: Body) -> tuple[Asked, Settings]:
+def understood(body: Body, base: Settings = DEFAULTS) -> tuple[Asked, Settings]:
     """What is asked for, and how it is to be written.
 
+    Args:
+        body: as it was sent.
+        base: says what the body does not.
     Raises:
         MMCoreError: the body is not such a request.
     """
@@ -160,7 +164,7 @@ def understood(body: Body) -> tuple[Asked, Settings]:
     asked = Asked(
         document, wanted[0] if len(wanted) == 1 else "any", (frames, None, None), seed if type(seed) is int else 0
     )
-    return asked, make_settings(given)
+    return asked, make_settings(given, base)
 
 
 def message_segments(message: object, where: str) -> list[Segment]:
