@@ -204,9 +204,14 @@ class Pipeline:
         request = Request(user_turn((given, instruction)), want, seed=seed)
         return self.reply([request], make_settings(settings, self.translator.editing))[0].media[0]
 
-    def chat(self, **settings: object) -> Chat:
-        """Begin a conversation that remembers."""
-        return Chat(self, make_settings(settings, self.translator.settings))
+    def chat(self, seed: int = 0, **settings: object) -> Chat:
+        """Begin a conversation that remembers.
+
+        Args:
+            seed: decides everything that is drawn, in each turn anew.
+            settings: fields of `Settings`.
+        """
+        return Chat(self, make_settings(settings, self.translator.settings), seed=seed)
 
     def _one(self, request: Request, settings: dict[str, object]) -> Reply:
         return self.reply([request], make_settings(settings, self.translator.settings))[0]
@@ -266,11 +271,13 @@ class Chat:
         pipeline: who answers.
         settings: how.
         document: what was said and shown so far.
+        seed: decides everything that is drawn.
     """
 
     pipeline: Pipeline
     settings: Settings = DEFAULTS
     document: Document = field(default_factory=Document)
+    seed: int = 0
 
     def send(self, *parts: Part, want: str = "any", seed: int | None = None) -> Reply:
         """Say or show something, and get the answer.
@@ -278,10 +285,11 @@ class Chat:
         Args:
             parts: words, paths of media files, media.
             want: "text" for words alone, "image" or "video" for one of that, "any" to let the model decide.
-            seed: decides everything that is drawn; the turn's number where it is None.
+            seed: decides everything that is drawn; that of the conversation, moved by the number of segments so far,
+                where it is None.
         """
         so_far = self.document + user_turn(parts)
-        request = Request(so_far, want, seed=len(so_far) if seed is None else seed)
+        request = Request(so_far, want, seed=self.seed + len(so_far) if seed is None else seed)
         reply = self.pipeline.reply([request], self.settings)[0]
         self.document = so_far + reply.document
         return reply
