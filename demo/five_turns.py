@@ -1,4 +1,4 @@
-"""One conversation of five turns, had with any model: from Python, on the page, or at the command line.
+"""One conversation of five turns, had with any model: from Python, on the page, by a program, or at the command line.
 
     python -m mmcore.demo.five_turns BAGEL-7B-MoT talk       # a model folder or hub id, and where the conversation goes
     mmcore chat --model BAGEL-7B-MoT --out talk < lines      # the same; `lines` writes them
@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mmcore
 from mmcore.demo.session import Session
@@ -22,6 +23,8 @@ from mmcore.document import Document, Text
 from mmcore.errors import MMCoreError
 from mmcore.pipeline import Chat, Pipeline
 from mmcore.replies import Reply
+
+Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,26 @@ def by_page(model: Pipeline, folder: Path) -> Document:
         return session.document
     finally:
         session.close()
+
+
+def by_program(model: Pipeline, post: Callable[[Body], Body]) -> list[Body]:
+    """Have the conversation as a program does, which holds it itself and sends all of it each time.
+
+    Args:
+        model: who answers.
+        post: sends a body to `/v1/chat/completions` and gives what comes back.
+    Returns:
+        The messages.
+    """
+    messages: list[Body] = []
+    for saying in sayings(model):
+        shown = [part for message in messages for part in message["content"] if part["type"] != "text"]
+        first = shown[:1] if saying.again else []
+        messages.append({"role": "user", "content": [*first, {"type": "text", "text": saying.words}]})
+        seed = sum(len(message["content"]) for message in messages)
+        reply = post({"messages": messages, "modalities": [saying.want], "seed": seed})
+        messages.append({"role": "assistant", "content": reply["choices"][0]["message"]["parts"]})
+    return messages
 
 
 def main(source: str, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""One conversation of five turns, with the bundled model and each family: from Python, by command line, on the page."""
+"""One conversation of five turns with the bundled model and each family: Python, page, program, command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 import mmcore
 from mmcore.cli import main
-from mmcore.demo.five_turns import by_page, converse, lines, sayings
+from mmcore.demo.five_turns import by_page, by_program, converse, lines, sayings
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.pipeline import FamilyPipeline, Pipeline
 from mmcore.replies import Request
@@ -178,6 +178,30 @@ def test_all_three_ways_give_the_same_document(
     once = apart(model, chat.document.media[2])
     assert seen.encoded == 2 * once, "by the model that was loaded twice, not again for the page"
     assert not (tmp_path / "page").exists()
+
+
+def test_a_program_that_holds_the_conversation_gives_it_too(
+    model: Pipeline, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program sends all of it again in each turn, as files; what the model made is known again, clips too."""
+    testing = pytest.importorskip("fastapi.testclient", reason="fastapi is not installed: pip install -e .[demo]")
+    import fastapi
+
+    from mmcore.demo.completions import add_completions
+
+    chat, given = model.chat(), []
+    replies = list(converse(chat))
+    encoded, stream = seen.encoded, model.stream
+    monkeypatch.setattr(model, "stream", lambda asked, chosen: (given.extend(asked), stream(asked, chosen))[1])
+    add_completions(app := fastapi.FastAPI(), model)
+    client = testing.TestClient(app)
+    messages = by_program(model, lambda body: client.post("/v1/chat/completions", json=body).json())
+    *_, last = given
+    assert len(last.document) + len(replies[-1].document) == len(chat.document)
+    for part, expected in zip(last.document, chat.document, strict=False):
+        assert part == expected if isinstance(part, Text) else same(part, expected)
+    assert " ".join(part["text"] for part in messages[-1]["content"]) == replies[-1].text
+    assert seen.encoded == encoded
 
 
 def same(part: Image | Video, expected: Segment) -> bool:
