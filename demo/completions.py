@@ -140,7 +140,7 @@ def add_completions(app: FastAPI, pipeline: Pipeline, key: str = "") -> None:
                 return refusal(413, f"a request may hold {MAX_BODY // 2**20} MB")
         try:
             body = json.loads(received)
-            asked, settings = await run_in_threadpool(understood, body, pipeline.translator.settings, sent)
+            asked, settings = await run_in_threadpool(understood, body, pipeline.suited, sent)
             deltas = turnstile.through(lambda: reply_deltas(pipeline, asked, settings, sent))
             first = await run_in_threadpool(next, deltas)
         except json.JSONDecodeError as error:
@@ -160,12 +160,14 @@ def refusal(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
 
 
-def understood(body: Body, base: Settings = DEFAULTS, sent: Sent | None = None) -> tuple[Asked, Settings]:
+def understood(
+    body: Body, suited: Callable[[Asked], Settings] = lambda _: DEFAULTS, sent: Sent | None = None
+) -> tuple[Asked, Settings]:
     """What is asked for, and how it is to be written.
 
     Args:
         body: as it was sent.
-        base: says what the body does not.
+        suited: says what the body does not.
         sent: media of earlier replies.
     Raises:
         MMCoreError: the body is not such a request.
@@ -196,7 +198,7 @@ def understood(body: Body, base: Settings = DEFAULTS, sent: Sent | None = None) 
     asked = Asked(
         document, wanted[0] if len(wanted) == 1 else "any", (frames, None, None), seed if type(seed) is int else 0
     )
-    return asked, make_settings(given, base)
+    return asked, make_settings(given, suited(asked))
 
 
 def message_segments(message: object, where: str, sent: Sent) -> list[Segment]:

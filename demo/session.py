@@ -98,7 +98,7 @@ class Session:
         turn.seed = choice.seed
         request = Request(document, choice.want, (choice.frames, None, None), choice.seed)
         try:
-            settings = make_settings(choice.settings, self.pipeline.translator.settings)
+            settings = make_settings(choice.settings, self.pipeline.suited(request))
             for update in self.pipeline.stream([request], settings):
                 if self._stop.is_set():
                     turn.note = "stopped"

@@ -62,7 +62,7 @@ def generate(options: argparse.Namespace) -> None:
     chosen = settings(options)
     make_settings(chosen)
     pipeline = loaded(options)
-    reply = pipeline.reply([request], make_settings(chosen, pipeline.translator.settings))[0]
+    reply = pipeline.reply([request], make_settings(chosen, pipeline.suited(request)))[0]
     paths = keep(reply, output)
     words = "\n".join([*([reply.text] if reply.text else []), *map(str, paths)])
     say(options, words, text=reply.text, files=[str(p) for p in paths])

@@ -202,7 +202,7 @@ class Pipeline:
         given = as_medium(medium)
         want = "image" if isinstance(given, Image) else "video"
         request = Request(user_turn((given, instruction)), want, seed=seed)
-        return self.reply([request], make_settings(settings, self.translator.editing))[0].media[0]
+        return self._one(request, settings).media[0]
 
     def chat(self, seed: int = 0, **settings: object) -> Chat:
         """Begin a conversation that remembers.
@@ -211,10 +211,16 @@ class Pipeline:
             seed: decides everything that is drawn, in each turn anew.
             settings: fields of `Settings`.
         """
-        return Chat(self, make_settings(settings, self.translator.settings), seed=seed)
+        make_settings(settings)
+        return Chat(self, settings, seed=seed)
+
+    def suited(self, request: Request) -> Settings:
+        """How to answer where nobody says otherwise: a medium that is asked for behind another is an edit."""
+        edits = request.want in ("image", "video") and request.document.media
+        return self.translator.editing if edits else self.translator.settings
 
     def _one(self, request: Request, settings: dict[str, object]) -> Reply:
-        return self.reply([request], make_settings(settings, self.translator.settings))[0]
+        return self.reply([request], make_settings(settings, self.suited(request)))[0]
 
     def _fitted(self, request: Request) -> Request:
         """A request with media as the model sees them."""
@@ -269,13 +275,13 @@ class Chat:
 
     Args:
         pipeline: who answers.
-        settings: how.
+        settings: fields of `Settings`; what suits each turn says the rest.
         document: what was said and shown so far.
         seed: decides everything that is drawn.
     """
 
     pipeline: Pipeline
-    settings: Settings = DEFAULTS
+    settings: dict[str, object] = field(default_factory=dict)
     document: Document = field(default_factory=Document)
     seed: int = 0
 
@@ -290,7 +296,8 @@ class Chat:
         """
         so_far = self.document + user_turn(parts)
         request = Request(so_far, want, seed=self.seed + len(so_far) if seed is None else seed)
-        reply = self.pipeline.reply([request], self.settings)[0]
+        chosen = make_settings(self.settings, self.pipeline.suited(request))
+        reply = self.pipeline.reply([request], chosen)[0]
         self.document = so_far + reply.document
         return reply
 

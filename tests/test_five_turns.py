@@ -90,7 +90,8 @@ def model(source: Path | None, small: None, monkeypatch: pytest.MonkeyPatch) -> 
     """Loaded; it and those that are loaded after it take one step, and say three tokens, the likeliest ones."""
     loaded = mmcore.load(source, device="cpu")
     kind: Any = type(loaded.translator)
-    monkeypatch.setattr(kind, "settings", replace(kind.settings, steps=1, tokens=3, temperature=0.0))
+    for name in ("settings", "editing"):
+        monkeypatch.setattr(kind, name, replace(getattr(kind, name), steps=1, tokens=3, temperature=0.0))
     return loaded
 
 
