@@ -150,8 +150,8 @@ def chat(options: argparse.Namespace) -> None:
     talk = loaded(options).chat(options.seed, **settings(options))
     terminal = sys.stdin.isatty()
     if terminal:
-        print("Say something; name media files in it to show them. /text, /image or /video before it is what to answer")
-        print("with. An empty line ends the chat.")
+        print("Say something; name media files in it to show them; begin with /text, /image or /video to have that.")
+        print("An empty line ends the chat.")
     while True:
         line = (input("> ") if terminal else sys.stdin.readline()).strip()
         if not line:
