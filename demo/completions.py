@@ -7,7 +7,7 @@
 
 A picture or a clip is a part `{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}`, or the same
 with `video_url`. Other addresses are refused: nothing is fetched. In a stream, words come as `delta.content` and each
-finished medium as `delta.parts`.
+finished medium as `delta.parts`. A medium of a reply that comes back as it was sent is taken as the model made it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ import re
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,6 +35,7 @@ from mmcore.demo.uploads import MAX_BYTES, MAX_MEDIA, read
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.generate import Settings
+from mmcore.native import DEFAULTS
 from mmcore.pipeline import Pipeline, make_settings
 from mmcore.replies import Request as Asked
 
@@ -54,6 +58,34 @@ SUFFIXES = {
 }
 
 Body = dict[str, Any]
+
+
+MAX_SENT = 32
+"""Media of replies that are remembered."""
+
+
+class Sent:
+    """Media as the model made them, by the addresses that they were sent as: a clip loses in its file."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, Image | Video] = OrderedDict()
+
+    def part(self, medium: Image | Video) -> Body:
+        """A medium as a part of a message's content; it is remembered, the oldest makes room."""
+        kind = "image_url" if isinstance(medium, Image) else "video_url"
+        part = {"type": kind, kind: {"url": medium.data_url}}
+        self._kept[self._key(part[kind]["url"])] = medium
+        if len(self._kept) > MAX_SENT:
+            self._kept.popitem(last=False)
+        return part
+
+    def find(self, url: str) -> Image | Video | None:
+        """The medium that was sent so."""
+        return self._kept.get(self._key(url))
+
+    @staticmethod
+    def _key(url: str) -> bytes:
+        return blake2b(url.encode(), digest_size=16).digest()
 
 
 class Turnstile:
@@ -85,7 +117,7 @@ def add_completions(app: FastAPI, pipeline: Pipeline, key: str = "") -> None:
         pipeline: who answers.
         key: what programs must send as their API key, or "" for none.
     """
-    turnstile = Turnstile()
+    turnstile, sent = Turnstile(), Sent()
 
     def allowed(request: Request) -> bool:
         sent = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -108,8 +140,8 @@ def add_completions(app: FastAPI, pipeline: Pipeline, key: str = "") -> None:
                 return refusal(413, f"a request may hold {MAX_BODY // 2**20} MB")
         try:
             body = json.loads(received)
-            asked, settings = await run_in_threadpool(understood, body)
-            deltas = turnstile.through(lambda: reply_deltas(pipeline, asked, settings))
+            asked, settings = await run_in_threadpool(understood, body, pipeline.suited, sent)
+            deltas = turnstile.through(lambda: reply_deltas(pipeline, asked, settings, sent))
             first = await run_in_threadpool(next, deltas)
         except json.JSONDecodeError as error:
             return refusal(400, f"the body is not JSON: {error}")
@@ -128,9 +160,15 @@ def refusal(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
 
 
-def understood(body: Body) -> tuple[Asked, Settings]:
+def understood(
+    body: Body, suited: Callable[[Asked], Settings] = lambda _: DEFAULTS, sent: Sent | None = None
+) -> tuple[Asked, Settings]:
     """What is asked for, and how it is to be written.
 
+    Args:
+        body: as it was sent.
+        suited: says what the body does not.
+        sent: media of earlier replies.
     Raises:
         MMCoreError: the body is not such a request.
     """
@@ -140,7 +178,7 @@ def understood(body: Body) -> tuple[Asked, Settings]:
         raise MMCoreError(f"n: one reply is written at a time, got {body['n']!r}")
     segments: list[Segment] = []
     for i, message in enumerate(body["messages"]):
-        segments += message_segments(message, f"messages[{i}]")
+        segments += message_segments(message, f"messages[{i}]", sent or Sent())
     document = Document(tuple(segments))
     if not segments or segments[-1].learn:
         raise MMCoreError("messages: the last one must be the user's")
@@ -160,10 +198,10 @@ def understood(body: Body) -> tuple[Asked, Settings]:
     asked = Asked(
         document, wanted[0] if len(wanted) == 1 else "any", (frames, None, None), seed if type(seed) is int else 0
     )
-    return asked, make_settings(given)
+    return asked, make_settings(given, suited(asked))
 
 
-def message_segments(message: object, where: str) -> list[Segment]:
+def message_segments(message: object, where: str, sent: Sent) -> list[Segment]:
     """One message's segments. What a system message says is left out: the model follows no standing orders.
 
     Raises:
@@ -178,10 +216,10 @@ def message_segments(message: object, where: str) -> list[Segment]:
     if not isinstance(parts, list):
         raise MMCoreError(f"{where}.content: words or a list of parts are expected")
     learn = message["role"] == "assistant"
-    return [part_segment(part, learn, f"{where}.content[{i}]") for i, part in enumerate(parts)]
+    return [part_segment(part, learn, f"{where}.content[{i}]", sent) for i, part in enumerate(parts)]
 
 
-def part_segment(part: object, learn: bool, where: str) -> Segment:
+def part_segment(part: object, learn: bool, where: str, sent: Sent) -> Segment:
     """One part of a message's content."""
     kind = part.get("type") if isinstance(part, dict) else None
     value = part.get(kind) if isinstance(part, dict) and isinstance(kind, str) else None
@@ -193,6 +231,8 @@ def part_segment(part: object, learn: bool, where: str) -> Segment:
     found = re.fullmatch(r"data:([\w/+.-]+);base64,(.*)", url, re.DOTALL) if isinstance(url, str) else None
     if found is None or found[1] not in SUFFIXES:
         raise MMCoreError(f"{where}: a data: URL in base64 is expected, of one of: {', '.join(SUFFIXES)}")
+    if (known := sent.find(found[0])) is not None:
+        return replace(known, learn=learn)
     try:
         raw = base64.b64decode(found[2], validate=True)
     except binascii.Error as error:
@@ -204,16 +244,10 @@ def part_segment(part: object, learn: bool, where: str) -> Segment:
             medium = read(path)
         except MMCoreError as error:
             raise MMCoreError(f"{where}: {str(error).split(': ', 1)[-1]}") from error
-    return type(medium)(medium.frames, medium.fps, learn)
+    return replace(medium, learn=learn)
 
 
-def segment_part(segment: Image | Video) -> Body:
-    """A medium as a part of a message's content."""
-    kind = "image_url" if isinstance(segment, Image) else "video_url"
-    return {"type": kind, kind: {"url": segment.data_url}}
-
-
-def reply_deltas(pipeline: Pipeline, asked: Asked, settings: Settings) -> Iterator[Body]:
+def reply_deltas(pipeline: Pipeline, asked: Asked, settings: Settings, sent: Sent) -> Iterator[Body]:
     """The reply, piece by piece: the role, new words, finished media.
 
     Raises:
@@ -226,7 +260,7 @@ def reply_deltas(pipeline: Pipeline, asked: Asked, settings: Settings) -> Iterat
         if held.text:
             yield {"content": held.text}
         if isinstance(held.segment, Image | Video):
-            yield {"parts": [segment_part(held.segment)]}
+            yield {"parts": [sent.part(held.segment)]}
         held = next(updates, None)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import gradio as gr
 from gradio import themes
+from gradio.events import api
 
 from mmcore.demo.look import Look
 from mmcore.demo.session import Session
@@ -54,7 +55,8 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path, uploads: 
         files: a folder for the media of the starts.
         uploads: the folder into which Gradio puts what is sent.
     """
-    longest = 4 * sessions.pipeline.translator.frames
+    translator = sessions.pipeline.translator
+    longest, usual = 4 * translator.frames, translator.settings
     cards = [[s if isinstance(s, Text) else keep(s, 1, files) for s in start] for start in starts]
 
     def session_of(request: gr.Request) -> Session:
@@ -202,8 +204,10 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path, uploads: 
                     0, label=label("length"), info=label("length_info"), precision=0, minimum=0, maximum=longest
                 )
             with gr.Row():
-                steps = gr.Slider(1, 100, 20, step=1, label=label("steps"), info=label("steps_info"))
-                guidance = gr.Slider(1, 10, 3, step=0.5, label=label("guidance"), info=label("guidance_info"))
+                steps = gr.Slider(1, 100, usual.steps, step=1, label=label("steps"), info=label("steps_info"))
+                guidance = gr.Slider(
+                    1, 10, usual.guidance.text, step=0.5, label=label("guidance"), info=label("guidance_info")
+                )
             with gr.Row():
                 seed = gr.Number(0, label=label("seed_label"), info=label("seed_info"), precision=0, minimum=0)
                 fresh = gr.Checkbox(True, label=label("fresh"))
@@ -227,7 +231,7 @@ def build(sessions: Sessions, starts: Sequence[Document], files: Path, uploads: 
         save.click(saved, None, bundle, **PRIVATE).then(None, js="() => document.getElementById('bundle').click()")
         load.upload(loaded, load, [log, subject], **PRIVATE)
         page.unload(left)
-        gr.api(chat, api_name="chat", concurrency_id="model", concurrency_limit=1)
+        api(chat, api_name="chat", concurrency_id="model", concurrency_limit=1)
     return page
 
 

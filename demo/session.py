@@ -19,13 +19,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import BadZipFile, ZipFile
 
-from mmcore.backbone import Guidance
 from mmcore.demo.turns import Choice, Shown, Turn, keep
 from mmcore.demo.uploads import MAX_BYTES, MAX_MEDIA, read
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.generate import Settings
-from mmcore.pipeline import Pipeline
+from mmcore.pipeline import Pipeline, make_settings
 from mmcore.replies import Request, Update
 
 
@@ -100,8 +98,7 @@ class Session:
         turn.seed = choice.seed
         request = Request(document, choice.want, (choice.frames, None, None), choice.seed)
         try:
-            heat = 0.0 if choice.want == "text" else 1.0
-            settings = Settings(choice.steps, Guidance(choice.guidance), temperature=heat)
+            settings = make_settings(choice.settings, self.pipeline.suited(request))
             for update in self.pipeline.stream([request], settings):
                 if self._stop.is_set():
                     turn.note = "stopped"

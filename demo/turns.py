@@ -23,16 +23,23 @@ class Choice:
     Args:
         want: "any", "text", "image" or "video".
         frames: of a clip; None for as many as the clip that it is made from.
-        steps: sampling steps for each medium.
-        guidance: weight of the words.
+        steps: sampling steps for each medium; None for what suits the model.
+        guidance: weight of the words; None for what suits the model.
         seed: decides everything that is drawn.
     """
 
     want: str = "any"
     frames: int | None = None
-    steps: int = 20
-    guidance: float = 3.0
+    steps: int | None = None
+    guidance: float | None = None
     seed: int = 0
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What was chosen, as fields of `Settings`. Words alone are the likeliest ones."""
+        heat = 0.0 if self.want == "text" else None
+        chosen = {"steps": self.steps, "guidance": self.guidance, "temperature": heat}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 @dataclass(frozen=True)

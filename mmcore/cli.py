@@ -68,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--output", required=True, help="where the result goes")
     sampling(made)
 
-    made = command("chat", "talk: words and media files in, words and media files out", "mmcore chat --out talk")
+    about = "talk: words and media files in and out; a line may begin with /text, /image or /video"
+    made = command("chat", about, "mmcore chat --out talk")
     made.add_argument("--out", default="chat", help="folder for what the model draws (default: chat)")
     sampling(made)
 

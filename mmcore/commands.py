@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmcore.data_commands import data
 from mmcore.errors import MMCoreError
@@ -29,7 +29,7 @@ def say(options: argparse.Namespace, words: str, **facts: object) -> None:
     print(json.dumps(facts, ensure_ascii=False) if options.json else words)
 
 
-def settings(options: argparse.Namespace) -> dict[str, object]:
+def settings(options: argparse.Namespace) -> dict[str, Any]:
     """The sampling options that were given."""
     chosen = {name: getattr(options, name) for name in ("steps", "guidance", "sampler")}
     return {name: value for name, value in chosen.items() if value is not None}
@@ -62,7 +62,7 @@ def generate(options: argparse.Namespace) -> None:
     chosen = settings(options)
     make_settings(chosen)
     pipeline = loaded(options)
-    reply = pipeline.reply([request], make_settings(chosen, pipeline.translator.settings))[0]
+    reply = pipeline.reply([request], make_settings(chosen, pipeline.suited(request)))[0]
     paths = keep(reply, output)
     words = "\n".join([*([reply.text] if reply.text else []), *map(str, paths)])
     say(options, words, text=reply.text, files=[str(p) for p in paths])
@@ -147,23 +147,25 @@ def edit(options: argparse.Namespace) -> None:
 
 def chat(options: argparse.Namespace) -> None:
     """mmcore chat"""
-    from mmcore.parts import split_words
+    from mmcore.parts import split_want, split_words
 
     folder = Path(options.out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MMCoreError(f"{folder}: cannot make the folder: {error.strerror}; choose another with --out") from error
-    talk = loaded(options).chat(**settings(options))
+    talk = loaded(options).chat(options.seed, **settings(options))
     terminal = sys.stdin.isatty()
     if terminal:
-        print("Say something; name media files in it to show them. An empty line ends the chat.")
+        print("Say something; name media files in it to show them; begin with /text, /image or /video to have that.")
+        print("An empty line ends the chat.")
     while True:
         line = (input("> ") if terminal else sys.stdin.readline()).strip()
         if not line:
             break
         try:
-            reply = talk.send(*split_words(line))
+            want, words = split_want(line)
+            reply = talk.send(*split_words(words), want=want)
         except MMCoreError as error:
             print(f"mmcore: {error}", file=sys.stderr)
             continue

@@ -16,7 +16,7 @@ Part = str | Path | Image | Video | Text | np.ndarray
 
 
 def user_turn(parts: Iterable[Part]) -> Document:
-    """What a user sends, as a document.
+    """What a user sends, as a document; what a model wrote is the user's where the user sends it.
 
     A string is the path of a medium if it names a file that exists, or looks like nothing but a media file's name.
 
@@ -26,7 +26,7 @@ def user_turn(parts: Iterable[Part]) -> Document:
     document = Document(tuple(Text(p) if isinstance(p, str) and not _is_path(p) else as_segment(p) for p in parts))
     if not any(not isinstance(s, Text) or s.text.strip() for s in document):
         raise MMCoreError("nothing to answer: give some words, a picture or a clip")
-    return document
+    return document.learnt(False)
 
 
 def as_medium(part: Part) -> Image | Video:
@@ -52,6 +52,12 @@ def as_segment(part: Part) -> Segment:
         raise MMCoreError(f"words, a path, a medium or frames are expected, got {type(part).__name__}")
     clip = read_clip(Path(part))
     return Image(clip.frames) if len(clip.frames) == 1 else Video(clip.frames, clip.fps)
+
+
+def split_want(line: str) -> tuple[str, str]:
+    """A typed line as what it is to be answered with and what it says: "/image a red ball" wants a picture."""
+    first, _, rest = line.partition(" ")
+    return (first[1:], rest) if first in ("/text", "/image", "/video") else ("any", line)
 
 
 def split_words(line: str) -> list[str]:

@@ -202,14 +202,25 @@ class Pipeline:
         given = as_medium(medium)
         want = "image" if isinstance(given, Image) else "video"
         request = Request(user_turn((given, instruction)), want, seed=seed)
-        return self.reply([request], make_settings(settings, self.translator.editing))[0].media[0]
+        return self._one(request, settings).media[0]
 
-    def chat(self, **settings: object) -> Chat:
-        """Begin a conversation that remembers."""
-        return Chat(self, make_settings(settings, self.translator.settings))
+    def chat(self, seed: int = 0, **settings: object) -> Chat:
+        """Begin a conversation that remembers.
+
+        Args:
+            seed: decides everything that is drawn, in each turn anew.
+            settings: fields of `Settings`.
+        """
+        make_settings(settings)
+        return Chat(self, settings, seed=seed)
+
+    def suited(self, request: Request) -> Settings:
+        """How to answer where nobody says otherwise: a medium that is asked for behind another is an edit."""
+        edits = request.want in ("image", "video") and request.document.media
+        return self.translator.editing if edits else self.translator.settings
 
     def _one(self, request: Request, settings: dict[str, object]) -> Reply:
-        return self.reply([request], make_settings(settings, self.translator.settings))[0]
+        return self.reply([request], make_settings(settings, self.suited(request)))[0]
 
     def _fitted(self, request: Request) -> Request:
         """A request with media as the model sees them."""
@@ -264,13 +275,15 @@ class Chat:
 
     Args:
         pipeline: who answers.
-        settings: how.
+        settings: fields of `Settings`; what suits each turn says the rest.
         document: what was said and shown so far.
+        seed: decides everything that is drawn.
     """
 
     pipeline: Pipeline
-    settings: Settings = DEFAULTS
+    settings: dict[str, object] = field(default_factory=dict)
     document: Document = field(default_factory=Document)
+    seed: int = 0
 
     def send(self, *parts: Part, want: str = "any", seed: int | None = None) -> Reply:
         """Say or show something, and get the answer.
@@ -278,11 +291,13 @@ class Chat:
         Args:
             parts: words, paths of media files, media.
             want: "text" for words alone, "image" or "video" for one of that, "any" to let the model decide.
-            seed: decides everything that is drawn; the turn's number where it is None.
+            seed: decides everything that is drawn; that of the conversation, moved by the number of segments so far,
+                where it is None.
         """
         so_far = self.document + user_turn(parts)
-        request = Request(so_far, want, seed=len(so_far) if seed is None else seed)
-        reply = self.pipeline.reply([request], self.settings)[0]
+        request = Request(so_far, want, seed=self.seed + len(so_far) if seed is None else seed)
+        chosen = make_settings(self.settings, self.pipeline.suited(request))
+        reply = self.pipeline.reply([request], chosen)[0]
         self.document = so_far + reply.document
         return reply
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmcore.cli import main, parse, parser
-from mmcore.document import Document, Image, Video
+from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.pipeline import Pipeline
 from mmcore.tokenizers.media import read_clip
@@ -80,6 +81,17 @@ def test_chat_goes_on_after_a_mistake(here: Path, monkeypatch, capsys: pytest.Ca
         "now make it blue",
     ]
     assert isinstance(talk.segments[1], Video) and not talk.segments[1].learn
+
+
+def test_a_line_of_a_chat_says_what_is_wanted(here: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """By another seed, another picture."""
+    for seed in ("0", "7"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("/image a red ball\n/text /image what is this?\n/video\n"))
+        assert run("chat", "--out", f"talk{seed}", "--steps", "2", "--seed", seed) == 0
+    assert capsys.readouterr().err.count("nothing to answer") == 2
+    first, other = (Document.load(f"talk{seed}") for seed in (0, 7))
+    assert len(first.media) == len(other.media) == 1 and first.media[0] != other.media[0]
+    assert [s.text for s in first if s.learn is False and isinstance(s, Text)] == ["a red ball", "/image what is this?"]
 
 
 def corrupt(folder: Path, how: str) -> None:

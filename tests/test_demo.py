@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -83,6 +84,19 @@ def test_the_whole_conversation_is_given_to_the_model(session: Session, monkeypa
     assert request.document.segments[:1] == (Text("a red ball"),) and len(request.document) == 2 + len(first.said)
     assert [type(s) for s in request.document][-2:] == [Video, Text]
     assert (request.want, request.seed) == ("image", 5)
+
+
+def test_what_is_not_chosen_is_what_suits_the_model(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    suits, given = replace(session.pipeline.translator.settings, steps=2, shift=2.0, tokens=5), []
+    monkeypatch.setattr(session.pipeline.translator, "settings", suits)
+    stream = session.pipeline.stream
+    monkeypatch.setattr(
+        session.pipeline, "stream", lambda requests, settings: (given.append(settings), stream(requests, settings))[1]
+    )
+    ask(session, "a red ball", Choice("image"))
+    ask(session, "what is this ?", Choice("text", steps=3, guidance=2.0))
+    guided = replace(suits, steps=3, guidance=replace(suits.guidance, text=2.0), temperature=0.0)
+    assert given == [suits, guided]
 
 
 @pytest.mark.parametrize("choice", [Choice("text"), Choice("video", steps=50)])

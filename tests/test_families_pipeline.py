@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 import mmcore
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.families.bagel_past import EDITING, Picture
+from mmcore.families.bagel_past import DRAWING, EDITING, Picture
 from mmcore.families.canvas import canvas, from_pixels, resized, to_pixels
+from mmcore.generate import Settings
 from mmcore.loading import describe
 from mmcore.pipeline import FamilyPipeline, make_settings
 from mmcore.replies import Request
@@ -142,6 +144,24 @@ def test_a_picture_is_drawn_by_only_where_one_may_be_drawn(model: FamilyPipeline
         assert order.grids[IMAGE] == piece.grid == (1, 4, 4)
     assert counts == {"text": 0, "image": 16, "any": 16}
     assert model.translator.editing.guidance == EDITING and model.translator.settings.steps == 49
+
+
+def test_a_picture_behind_a_picture_is_an_edit(
+    model: FamilyPipeline, picture: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guidance by the source, in whatever way it is asked for; a number weighs the words and leaves the rest."""
+    used: list[Settings] = []
+    stream = model.stream
+    monkeypatch.setattr(model, "stream", lambda asked, chosen: (used.append(chosen), stream(asked, chosen))[1])
+    chat = model.chat(steps=1, tokens=1, guidance=3.0)
+    chat.send("a red ball", want="image")
+    chat.send("make it blue", want="image")
+    chat.send("what is this?", want="text")
+    model.generate_image(picture, "make it blue", steps=1)
+    drawing, editing = (replace(guidance, text=3.0) for guidance in (DRAWING, EDITING))
+    assert [settings.guidance for settings in used] == [drawing, editing, drawing, EDITING]
+    with pytest.raises(MMCoreError, match="unknown setting"):
+        model.chat(stepz=1)
 
 
 def test_a_drawn_picture_is_seen_as_if_it_had_been_sent(model: FamilyPipeline, picture: Image) -> None:

@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,15 @@ def test_how_it_is_written_can_be_chosen(client, echo: Echo) -> None:
     request, settings = echo.asked[0]
     assert request.want == "video" and request.size == (8, None, None)
     assert settings.steps == 3 and settings.temperature == 0.5
+
+
+def test_what_is_not_chosen_is_what_suits_the_model(client, echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    suits = Settings(steps=7, shift=2.0, tokens=11)
+    monkeypatch.setattr(echo.translator, "settings", suits)
+    ask(client, text("a red ball"))
+    ask(client, text("a red ball"), extra_body={"guidance": 2.5})
+    (_, plain), (_, guided) = echo.asked
+    assert plain == suits and guided == replace(suits, guidance=replace(suits.guidance, text=2.5))
 
 
 def test_it_is_listed(client) -> None:

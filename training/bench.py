@@ -66,7 +66,8 @@ def fresh(module: str, *arguments: str) -> dict[str, float]:
 
 
 def bench(source: str | None = None) -> list[Row]:
-    """Measure loading, reading, drawing, filming, editing, memory, the world's renderer, and the tiny recipe's steps.
+    """Measure loading, reading, drawing, filming, editing, memory, the world's renderer, the tiny recipe's steps, and
+    what a cache saves in a long conversation.
 
     Args:
         source: a model folder or hub id; None is the bundled model.
@@ -78,7 +79,9 @@ def bench(source: str | None = None) -> list[Row]:
     light = seconds("import mmcore, after torch", min(import_seconds() for _ in range(TRIES)))
     page = [seconds(name, number) for name, number in page_seconds(source).items()] if find_spec("gradio") else []
     threads = Row("threads", str(torch.get_num_threads()), 0.0)
-    return [light, *rows, *page, memory, *training_rows(fresh("mmcore.training.bench_train")), threads]
+    training = training_rows(fresh("mmcore.training.bench_train"))
+    history = history_rows(fresh("mmcore.training.bench_history"))
+    return [light, *rows, *page, memory, *training, *history, threads]
 
 
 def training_rows(line: dict[str, float]) -> list[Row]:
@@ -90,6 +93,18 @@ def training_rows(line: dict[str, float]) -> list[Row]:
         Row("tiny recipe: padding", f"{line['padding']:.1%} of the positions", line["padding"]),
         Row("tiny recipe: peak memory", f"{line['memory_mb']:.0f} MB", line["memory_mb"]),
     ]
+
+
+def history_rows(found: dict[str, float]) -> list[Row]:
+    """What it takes to draw behind ten pictures (see `bench_history`)."""
+    ways = {"with the cache": "cached", "all again for each prediction": "again"}
+    rows = [
+        Row(f"drawing behind ten pictures, {way}", f"{found[f'{key} seconds']:.1f} s", found[f"{key} seconds"])
+        for way, key in ways.items()
+    ]
+    work, time = (found[f"again {of}"] / found[f"cached {of}"] for of in ("work", "seconds"))
+    both = f"{found['again work']:.0f} to {found['cached work']:.0f} GFLOP"
+    return [*rows, Row("arithmetic saved", f"{work:.2f} x: {both}", work), Row("time saved", f"{time:.2f} x", time)]
 
 
 def import_seconds() -> float:
