@@ -32,6 +32,9 @@ from mmcore.translator import Size, Translator
 
 WANTS = ("any", "text", "image", "video")
 
+WHAT = "what is this?"
+"""What is asked for a caption."""
+
 GO_ON = "go on"
 """What is said after a window of a long clip, to have the next one."""
 
@@ -117,7 +120,7 @@ class Pipeline:
 
     def caption(self, medium: Part, **settings: object) -> str:
         """Say what there is to see in a picture or a clip."""
-        return self.ask(medium, "what is this?", **settings)
+        return self.ask(medium, WHAT, **settings)
 
     def ask(self, medium: Part, question: str, **settings: object) -> str:
         """Answer a question about a picture or a clip, with the likeliest words unless a temperature is given."""
@@ -201,8 +204,12 @@ class Pipeline:
         """Change a picture or a clip by instruction; the result has its kind, size and length."""
         given = as_medium(medium)
         want = "image" if isinstance(given, Image) else "video"
-        request = Request(user_turn((given, instruction)), want, seed=seed)
+        request = Request(self._described(given) + user_turn((instruction,)), want, seed=seed)
         return self._one(request, settings).media[0]
+
+    def _described(self, medium: Image | Video) -> Document:
+        """What is to be edited, and what the model says of it: so the edit begins from what was seen."""
+        return user_turn((medium, WHAT)) + Document((Text(self.caption(medium), True),))
 
     def chat(self, seed: int = 0, **settings: object) -> Chat:
         """Begin a conversation that remembers.
@@ -259,6 +266,10 @@ class FamilyPipeline(Pipeline):
 
     def __init__(self, backbone: Backbone, translator: Translator, model: nn.Module) -> None:
         self.backbone, self.translator, self.weights = backbone, translator, model
+
+    def _described(self, medium: Image | Video) -> Document:
+        """What is to be edited alone, as these models have learnt it."""
+        return user_turn((medium,))
 
     def save(self, folder: str | Path, shard: str = "15MB") -> None:
         """Not for these models: their own folder is what `load` takes.
