@@ -21,9 +21,12 @@ from mmcore.training.optimizers import freeze
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import load_recipe
 from tests.conftest import lively, noise_clip
-from tests.test_autoencoder import MADE
 from tests.test_released_text import released
 from tests.test_text_core import SIZES, logits_of
+
+pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e .[families]")
+
+from tests.test_autoencoder import MADE  # noqa: E402
 
 pytestmark = pytest.mark.quick
 
