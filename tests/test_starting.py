@@ -26,7 +26,7 @@ from tests.test_text_core import SIZES, logits_of
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e .[families]")
 
-from tests.test_autoencoder import MADE  # noqa: E402
+from tests.test_autoencoder import MADE
 
 pytestmark = pytest.mark.quick
 
