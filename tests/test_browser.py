@@ -279,7 +279,7 @@ def test_no_fault_for_people_who_use_it_otherwise(
 ) -> None:
     page = opened(browser, address, color_scheme=scheme, viewport={"width": width, "height": 800})
     choose(page, "clip")
-    page.locator(".start").click()
+    page.locator(".start").first.click()
     finished(page)
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than the screen"

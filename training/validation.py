@@ -14,9 +14,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from mmcore.autoencoder import autoencoder_in
 from mmcore.errors import MMCoreError
 from mmcore.sequence import PackedSequence, Strip, pack
-from mmcore.tokenizers.text import TextTokenizer
+from mmcore.tokenizers.words import open_words
 from mmcore.training.data import VALIDATION, PackedBatches, fill_rows, step_generator
 from mmcore.training.flops import Load
 from mmcore.training.meter import Report
@@ -34,11 +35,12 @@ def held_out_batches(stream: PackedBatches, indexes: Iterable[int]) -> list[Pack
     Raises:
         MMCoreError: none is left.
     """
-    text, layout = TextTokenizer(stream.tokenizer), stream.layout
+    folder, layout = stream.tokenizer.parent, stream.layout
+    text, autoencoder = open_words(folder), autoencoder_in(folder)
     strips: dict[int, Strip] = {}
     for i in indexes:
         try:
-            strip = stream.strip(i, text)
+            strip = stream.strip(i, text, autoencoder)
         except MMCoreError as error:
             logger.warning("left out of validation: %s", error)
             continue
@@ -49,9 +51,8 @@ def held_out_batches(stream: PackedBatches, indexes: Iterable[int]) -> list[Pack
     batches: list[PackedSequence] = []
     while strips:
         chosen = fill_rows({i: strip.lengths for i, strip in strips.items()}, layout.rows, layout.room)
-        batches.append(
-            pack([[strips.pop(i) for i in row] for row in chosen], int(np.prod(stream.patch)) * 3, layout.room)
-        )
+        width = int(np.prod(stream.patch)) * autoencoder.channels
+        batches.append(pack([[strips.pop(i) for i in row] for row in chosen], width, layout.room))
     return batches
 
 
