@@ -36,7 +36,7 @@ HOMES = {
     "deepspeed": {"mmcore.training.engine"},
     "webdataset": {"mmcore.training.data"},
     "sentencepiece": {"mmcore.tokenizers.text"},
-    "diffusers": {"mmcore.autoencoder", "mmcore.families.showo2_autoencoder", "mmcore.families.wan"},
+    "diffusers": {"mmcore.autoencoder"},
     "torch.utils.tensorboard": {"mmcore.training.log"},
 }
 UPWARD = {("mmcore.document", "mmcore.decoders.media"), ("mmcore.document", "mmcore.tokenizers.media")}

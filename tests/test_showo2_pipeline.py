@@ -29,8 +29,9 @@ from tests.test_families import released  # type: ignore[import-not-found]
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e .[families]")
 
-from mmcore.families.showo2_autoencoder import BLOCKS, CausalAutoencoder, load_wan, original_name
+from mmcore.families.showo2_autoencoder import BLOCKS, load_wan, original_name
 from mmcore.families.showo2_media import Memory
+from mmcore.families.wan import ClipAutoencoder
 from tests.test_families_pipeline import write_tokenizer  # type: ignore[import-not-found]
 
 pytestmark = pytest.mark.quick
@@ -261,11 +262,11 @@ def test_autoencoder_names_are_the_original_ones() -> None:
 
 
 @pytest.fixture(scope="module")
-def autoencoder(folder: Path) -> CausalAutoencoder:
+def autoencoder(folder: Path) -> ClipAutoencoder:
     return load_wan(folder / "Wan2.1_VAE.pth")
 
 
-def test_autoencoder_scales_as_the_reference(autoencoder: CausalAutoencoder) -> None:
+def test_autoencoder_scales_as_the_reference(autoencoder: ClipAutoencoder) -> None:
     """(mean - m) / s, and noise that is not scaled; the way back undoes the scaling."""
     pixels = torch.stack([to_pixels(Image(noise_clip(i, 1, 32))) for i in range(5)], 1)
     inner = autoencoder.model.encode(pixels[None]).latent_dist
@@ -282,7 +283,7 @@ def test_autoencoder_scales_as_the_reference(autoencoder: CausalAutoencoder) -> 
     torch.testing.assert_close(decoded, autoencoder.model.decode(inner.mean).sample[0], atol=1e-4, rtol=0)
 
 
-def test_a_latent_has_seen_no_later_frame(autoencoder: CausalAutoencoder) -> None:
+def test_a_latent_has_seen_no_later_frame(autoencoder: ClipAutoencoder) -> None:
     pixels = torch.stack([to_pixels(Image(noise_clip(i, 1, 16))) for i in range(5)], 1)
     torch.testing.assert_close(autoencoder.encode(pixels)[:, :1], autoencoder.encode(pixels[:, :1]), atol=1e-5, rtol=0)
 

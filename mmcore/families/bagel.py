@@ -67,13 +67,7 @@ class BagelConfig:
         vae = rest.get("vae_config", {})
         try:
             return cls(
-                Shape(
-                    text["hidden_size"],
-                    text["num_hidden_layers"],
-                    text["num_attention_heads"],
-                    text["num_key_value_heads"],
-                    text["intermediate_size"],
-                ),
+                Shape.read(text),
                 text["vocab_size"],
                 text["rope_theta"],
                 text["max_position_embeddings"],

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,16 @@ class Shape:
     hidden: int
     qk_norm: bool = True
     bias: bool = True
+
+    @classmethod
+    def read(cls, text: dict[str, Any]) -> Shape:
+        """The sizes that a `llm_config.json` gives.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+        return cls(*(text[name] for name in names))
 
     @property
     def head_width(self) -> int:

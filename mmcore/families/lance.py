@@ -72,13 +72,7 @@ class LanceConfig:
             vision = read_json(tower) if tower.is_file() else text["vision_config"]
             time, rows, columns = text["rope_scaling"]["mrope_section"]
             return cls(
-                Shape(
-                    text["hidden_size"],
-                    text["num_hidden_layers"],
-                    text["num_attention_heads"],
-                    text["num_key_value_heads"],
-                    text["intermediate_size"],
-                ),
+                Shape.read(text),
                 text["vocab_size"],
                 text["rope_theta"],
                 (time, rows, columns),

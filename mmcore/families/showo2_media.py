@@ -29,9 +29,10 @@ from mmcore.document import Clip, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.families.canvas import from_pixels, to_pixels
 from mmcore.families.showo2 import Showo2, load_showo2
-from mmcore.families.showo2_autoencoder import SHRINK, STRETCH, CausalAutoencoder, load_wan
+from mmcore.families.showo2_autoencoder import SHRINK, STRETCH, load_wan
 from mmcore.families.showo2_past import DRAWING, Asked, Begun, Showo2Backbone, Showo2Words
 from mmcore.families.text import FamilyText
+from mmcore.families.wan import ClipAutoencoder
 from mmcore.generate import Order, Settings
 from mmcore.replies import Request
 from mmcore.sequence import IMAGE, VIDEO, Grid, Patches, Piece, Tokens
@@ -101,9 +102,7 @@ class Showo2Translator:
     settings = editing = SETTINGS
     frames = FILMED
 
-    def __init__(
-        self, model: Showo2, text: FamilyText, vocabulary: Showo2Words, autoencoder: CausalAutoencoder
-    ) -> None:
+    def __init__(self, model: Showo2, text: FamilyText, vocabulary: Showo2Words, autoencoder: ClipAutoencoder) -> None:
         self.config = model.config
         self.text, self.vocabulary, self.autoencoder = text, vocabulary, autoencoder
         self.cell = self.config.patch * SHRINK

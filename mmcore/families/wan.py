@@ -1,4 +1,4 @@
-"""The autoencoder of Wan 2.2 (arXiv 2503.20314), which Lance draws with: `diffusers`' `AutoencoderKLWan`.
+"""Wan's autoencoders (arXiv 2503.20314): `diffusers`' `AutoencoderKLWan`. Lance draws with that of Wan 2.2.
 
     autoencoder = load_clip_autoencoder(Path("Wan2.2-TI2V-5B-Diffusers/vae"))
     latents = autoencoder.encode(pixels, generator)      # (3, 4 n + 1, 16 h, 16 w) in [-1, 1] -> (48, n + 1, h, w)
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmcore.autoencoder import diffusers_class
 from mmcore.errors import MMCoreError
 from mmcore.families.bagel import read_json
 from mmcore.families.shards import shards
@@ -22,7 +23,7 @@ from mmcore.families.weights import fill
 
 
 class ClipAutoencoder(nn.Module):
-    """Pixels of clips to latents and back.
+    """Pixels of clips to latents and back; a latent has seen no later frame. `s` pixels go to a latent's side: 8 or 16.
 
     Args:
         model: a `diffusers.AutoencoderKLWan`.
@@ -41,7 +42,7 @@ class ClipAutoencoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One clip (3, T, H, W) in [-1, 1], T = 4 n + 1, sides multiples of 16 -> (C, n + 1, H / 16, W / 16) float32.
+        """One clip (3, T, H, W) in [-1, 1], T = 4 n + 1, sides multiples of s -> (C, n + 1, H / s, W / s) float32.
 
         Args:
             pixels: the clip.
@@ -56,7 +57,7 @@ class ClipAutoencoder(nn.Module):
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """(C, t, h, w) -> one clip (3, 4 (t - 1) + 1, 16 h, 16 w) float32 in [-1, 1]."""
+        """(C, t, h, w) -> one clip (3, 4 (t - 1) + 1, s h, s w) float32 in [-1, 1]."""
         scaled = latents.float().cpu() * self.spread + self.mean
         return self.model.decode(scaled[None].to(self._like)).sample[0].float()
 
@@ -75,16 +76,10 @@ def load_clip_autoencoder(folder: Path, device: torch.device | str = "cpu") -> C
     Raises:
         MMCoreError: a file is missing or broken, tensors do not fit, or `diffusers` is not installed.
     """
-    try:
-        from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-    except ImportError as error:
-        raise MMCoreError(
-            "this model's pictures want diffusers, which is not installed: pip install mmcore[families]"
-        ) from error
     config = read_json(folder / "config.json")
     try:
         with torch.device("meta"):
-            model = AutoencoderKLWan(**{k: v for k, v in config.items() if not k.startswith("_")})
+            model = diffusers_class("AutoencoderKLWan")(**{k: v for k, v in config.items() if not k.startswith("_")})
     except (TypeError, ValueError) as error:
         raise MMCoreError(f"{folder}: not an autoencoder of Wan: {error}; copy the folder again") from error
     fill(model, shards(folder, ("diffusion_pytorch_model.safetensors",)), lambda ours: ours, device=device)
