@@ -69,7 +69,7 @@ def edit(rng: np.random.Generator, clip: bool) -> Lines:
     shown = draw(rng, clip)
     change = sample_edit(rng, shown.scene, clip)
     changed = Shown(change.scene, clip, before=shown.scene)
-    return (*given_with(rng, shown.given(rng), change.instruction), changed.written()), (changed,)
+    return (*given_with(rng, shown.given(rng), change.instruction), *with_sentence(changed)), (changed,)
 
 
 def image_to_video(rng: np.random.Generator, _: bool) -> Lines:
@@ -80,7 +80,7 @@ def image_to_video(rng: np.random.Generator, _: bool) -> Lines:
             break
     first = Image(worn(rng, render(change.scene, FRAMES, SIZE)[:1]), FPS)
     changed = Shown(change.scene, True, before=change.scene.at_rest)
-    return (*given_with(rng, first, change.instruction), changed.written()), (changed,)
+    return (*given_with(rng, first, change.instruction), *with_sentence(changed)), (changed,)
 
 
 ORDINALS = ("first", "second", "third")
@@ -242,8 +242,8 @@ MIXTURES: dict[str, dict[str, float]] = {
         "small talk": 0.01,
     },
     "whole": {
-        "text to image": 0.09,
-        "text to video": 0.11,
+        "text to image": 0.10,
+        "text to video": 0.12,
         "image to text": 0.04,
         "video to text": 0.07,
         "image question": 0.04,
@@ -251,9 +251,9 @@ MIXTURES: dict[str, dict[str, float]] = {
         "image edit": 0.07,
         "video edit": 0.10,
         "image to video": 0.03,
-        "chat": 0.30,
+        "chat": 0.27,
         "continuation": 0.01,
-        "uniform motion": 0.01,
+        "uniform motion": 0.02,
         "story": 0.01,
         "text to shots": 0.01,
         "shots to text": 0.005,
