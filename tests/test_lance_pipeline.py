@@ -311,7 +311,7 @@ def test_any_medium_gets_a_length_and_a_size_that_latents_have(frames: int, fps:
 
 
 def test_only_so_many_media_are_remembered() -> None:
-    memory, patches = Remembered(), Patches(torch.zeros(1, 48), (1, 1, 1), IMAGE, True)
+    memory, patches = Remembered[Patches](), Patches(torch.zeros(1, 48), (1, 1, 1), IMAGE, True)
     pictures = [Image(np.full((1, 2, 2, 3), i, np.uint8)) for i in range(ROOM + 1)]
     for made in pictures[:-1]:
         memory.keep(made, patches)
@@ -319,3 +319,11 @@ def test_only_so_many_media_are_remembered() -> None:
     memory.keep(pictures[-1], patches)
     assert memory.find(pictures[0]) is not None and memory.find(pictures[1]) is None
     assert memory.find(Image(pictures[0].frames.reshape(1, 1, 4, 3))) is None
+
+
+def test_frames_together_are_not_frames_apart() -> None:
+    memory, clip, still = Remembered[str](), Video(noise_clip(0, 2)), Image(noise_clip(1, 1))
+    memory.keep(clip, "a clip")
+    memory.keep(still, "a picture", apart=True)
+    assert memory.find(clip, apart=True) is None and memory.find(clip) == "a clip"
+    assert memory.find(still) == "a picture"

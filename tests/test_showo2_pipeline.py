@@ -17,6 +17,7 @@ from mmcore.cli import main
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.families.canvas import to_pixels
+from mmcore.families.remembered import Remembered
 from mmcore.families.showo2_past import Asked, Begun
 from mmcore.generate import Row
 from mmcore.loading import describe
@@ -30,7 +31,6 @@ from tests.test_families import released  # type: ignore[import-not-found]
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e .[families]")
 
 from mmcore.families.showo2_autoencoder import BLOCKS, load_wan, original_name
-from mmcore.families.showo2_media import Memory
 from mmcore.families.wan import ClipAutoencoder
 from tests.test_families_pipeline import write_tokenizer  # type: ignore[import-not-found]
 
@@ -81,7 +81,7 @@ def counts(model: FamilyPipeline, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
         return done
 
     translator, network = model.translator, model.weights
-    monkeypatch.setattr(translator, "memory", Memory())
+    monkeypatch.setattr(translator, "memory", Remembered[Tensor]())
     monkeypatch.setattr(translator.autoencoder, "encode", count("encode", translator.autoencoder.encode))  # type: ignore[attr-defined]
     monkeypatch.setattr(network, "features", count("look", network.features))  # type: ignore[arg-type]
     return counted
@@ -286,12 +286,3 @@ def test_autoencoder_scales_as_the_reference(autoencoder: ClipAutoencoder) -> No
 def test_a_latent_has_seen_no_later_frame(autoencoder: ClipAutoencoder) -> None:
     pixels = torch.stack([to_pixels(Image(noise_clip(i, 1, 16))) for i in range(5)], 1)
     torch.testing.assert_close(autoencoder.encode(pixels)[:, :1], autoencoder.encode(pixels[:, :1]), atol=1e-5, rtol=0)
-
-
-def test_latents_that_were_not_used_make_room() -> None:
-    memory, first = Memory(), Memory.key(Image(noise_clip(0, 1)))
-    assert first != Memory.key(Image(noise_clip(1, 1))) and first == Memory.key(Image(noise_clip(0, 1)))
-    for i in range(70):
-        memory.put(bytes([i]), torch.tensor(i))
-        memory.get(bytes([0]))
-    assert memory.get(bytes([1])) is None and memory.get(bytes([0])) == 0 and memory.get(bytes([69])) == 69

@@ -55,7 +55,7 @@ class BagelTranslator:
         self.text, self.vocabulary, self.autoencoder = text, vocabulary, autoencoder
         self.cell = self.config.patch * self.config.downsample
         self.largest = self.config.places * self.cell
-        self.memory = Remembered()
+        self.memory = Remembered[Patches]()
 
     @property
     def facts(self) -> dict[str, object]:
@@ -127,7 +127,7 @@ class BagelTranslator:
         """See `Translator`. What it was made of is remembered."""
         whole = from_pixels(self._decode(patches))
         drawn = replace(whole, frames=np.ascontiguousarray(whole.frames[:, : size[1], : size[2]]))
-        self.memory.keep(drawn, patches)
+        self.memory.keep(drawn, replace(patches, values=patches.values.cpu()))
         return drawn
 
     def preview(self, patches: Patches, size: Size) -> None:

@@ -92,7 +92,7 @@ class LanceTranslator:
     ) -> None:
         self.config, self.seen_side = model.config, model.tower.side
         self.text, self.vocabulary, self.autoencoder = text, vocabulary, autoencoder
-        self.sides, self.memory = sides or Sides(), Remembered()
+        self.sides, self.memory = sides or Sides(), Remembered[Patches]()
         self.steps = autoencoder.steps
 
     @property
@@ -169,7 +169,7 @@ class LanceTranslator:
         """See `Translator`. What it was made of is remembered."""
         frames = np.ascontiguousarray(self._decode(patches)[: size[0], : size[1], : size[2]])
         made = Image(frames, learn=True) if patches.opener == IMAGE else Video(frames, FPS, True)
-        self.memory.keep(made, patches)
+        self.memory.keep(made, replace(patches, values=patches.values.cpu()))
         return made
 
     def preview(self, patches: Patches, size: Size) -> None:

@@ -1,6 +1,6 @@
-"""Latents of media that a model has written, so that a later turn need not encode them again.
+"""What media were made of, so that a later turn need not encode them again.
 
-    memory = Remembered()
+    memory = Remembered[Patches]()
     memory.keep(image, patches)
     memory.find(image)              # the patches, for any picture that shows the same
 
@@ -11,36 +11,41 @@ encoded again would lose a little each time.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 from hashlib import blake2b
+from typing import Generic, TypeVar
 
 from mmcore.document import Clip
-from mmcore.sequence import Patches
 
 ROOM = 64
 """Media that are remembered; the one that was not used for longest is forgotten first."""
 
+Made = TypeVar("Made")
 
-class Remembered:
-    """Patches by what they show."""
+
+class Remembered(Generic[Made]):
+    """Latents by what they show."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[bytes, Patches] = OrderedDict()
+        self._kept: OrderedDict[bytes, Made] = OrderedDict()
 
-    def keep(self, clip: Clip, patches: Patches) -> None:
-        """Remember what a medium was made of."""
-        self._kept[_key(clip)] = replace(patches, values=patches.values.cpu())
-        self._kept.move_to_end(_key(clip))
+    def keep(self, clip: Clip, made: Made, apart: bool = False) -> Made:
+        """Remember what a medium was made of; `apart` if each of its frames is a picture by itself."""
+        key = fingerprint(clip, apart)
+        self._kept[key] = made
+        self._kept.move_to_end(key)
         while len(self._kept) > ROOM:
             self._kept.popitem(last=False)
+        return made
 
-    def find(self, clip: Clip) -> Patches | None:
+    def find(self, clip: Clip, apart: bool = False) -> Made | None:
         """What a medium was made of, or None if it is not known."""
-        found = self._kept.get(_key(clip))
-        if found is not None:
-            self._kept.move_to_end(_key(clip))
-        return found
+        key = fingerprint(clip, apart)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
 
 
-def _key(clip: Clip) -> bytes:
-    return blake2b(repr(clip.frames.shape).encode() + clip.frames.tobytes(), digest_size=16).digest()
+def fingerprint(clip: Clip, apart: bool = False) -> bytes:
+    """16 bytes, the same for media of the same frames. A single frame is the same together and apart."""
+    kind = repr((clip.frames.shape, apart and len(clip.frames) > 1))
+    return blake2b(kind.encode() + clip.frames.tobytes(), digest_size=16).digest()

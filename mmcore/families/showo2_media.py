@@ -13,8 +13,6 @@ as mixed replies are, and of the weights released so far none was trained to fil
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +26,7 @@ from torch import Tensor
 from mmcore.document import Clip, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.families.canvas import from_pixels, to_pixels
+from mmcore.families.remembered import Remembered, fingerprint
 from mmcore.families.showo2 import Showo2, load_showo2
 from mmcore.families.showo2_autoencoder import SHRINK, STRETCH, load_wan
 from mmcore.families.showo2_past import DRAWING, Asked, Begun, Showo2Backbone, Showo2Words
@@ -59,35 +58,6 @@ FILMED = 17
 SEEN_FRAMES = 32
 """So many frames of a clip are looked at where it is asked about, evenly taken."""
 
-REMEMBERED = 16
-"""Media whose latents are kept."""
-
-
-class Memory:
-    """Latents of media that were drawn or read, by what is to be seen in them: none is encoded twice."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
-
-    @staticmethod
-    def key(medium: Clip, apart: bool = False) -> bytes:
-        """The same for media of the same frames; `apart` if each of several frames is a picture by itself."""
-        kind = f"{medium.size} {apart and len(medium.frames) > 1}"
-        return hashlib.blake2b(medium.frames.tobytes() + kind.encode(), digest_size=16).digest()
-
-    def get(self, key: bytes) -> Tensor | None:
-        """Latents (N, P), if they are kept."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
-
-    def put(self, key: bytes, values: Tensor) -> Tensor:
-        """Keep latents; the longest unused make room."""
-        self._kept[key] = values
-        if len(self._kept) > REMEMBERED:
-            self._kept.popitem(last=False)
-        return values
-
 
 class Showo2Translator:
     """See `mmcore.translator.Translator`.
@@ -106,7 +76,7 @@ class Showo2Translator:
         self.config = model.config
         self.text, self.vocabulary, self.autoencoder = text, vocabulary, autoencoder
         self.cell = self.config.patch * SHRINK
-        self.memory = Memory()
+        self.memory = Remembered[Tensor]()
 
     @property
     def facts(self) -> dict[str, object]:
@@ -176,7 +146,7 @@ class Showo2Translator:
         shown = [from_pixels(frame).frames[0, : size[1], : size[2]] for frame in pixels.transpose(0, 1)[: size[0]]]
         made = (Image if patches.opener == IMAGE else Video)(np.stack(shown), learn=True)
         if made.size == (pixels.shape[1], *pixels.shape[2:]):
-            self.memory.put(Memory.key(made), patches.values)
+            self.memory.keep(made, patches.values.cpu())
         return made
 
     def preview(self, patches: Patches, size: Size) -> None:
@@ -242,14 +212,14 @@ class Showo2Translator:
     def _values(self, medium: Clip, apart: bool = False) -> Tensor:
         """Latents (N, P) in raster order, of 1 + 4 n frames, or of each frame by itself. What the posterior gives is
         decided by the frames."""
-        key = Memory.key(medium, apart)
-        if (kept := self.memory.get(key)) is not None:
+        if (kept := self.memory.find(medium, apart)) is not None:
             return kept
         pixels = torch.stack([to_pixels(Image(frame[None])) for frame in medium.frames], 1)
-        generator = torch.Generator().manual_seed(int.from_bytes(key[:7]))
+        generator = torch.Generator().manual_seed(int.from_bytes(fingerprint(medium, apart)[:7]))
         parts = pixels.split(1 if apart else pixels.shape[1], 1)
         latents = torch.cat([self.autoencoder.encode(part, generator) for part in parts], 1)
-        return self.memory.put(key, latents.permute(1, 2, 3, 0).reshape(-1, self.config.patch_width))
+        values = latents.permute(1, 2, 3, 0).reshape(-1, self.config.patch_width)
+        return self.memory.keep(medium, values.cpu(), apart)
 
     def _latents(self, patches: Patches) -> Tensor:
         """(C, T, H, W) of raster tokens."""
