@@ -6,9 +6,7 @@ with the recorded features of the vision tower in its place; with MMCORE_PARITY 
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mmcore.attention import TARGET
@@ -30,7 +28,6 @@ from mmcore.families.lance_past import LanceBackbone, LancePast
 from mmcore.families.lance_pieces import GUIDANCE, Given, LanceGuidance, Medium, Sentence, Template, as_lance
 from mmcore.families.lanes import Strand, lay_out
 from mmcore.families.qwen_tower import ClipTower
-from mmcore.families.shards import shards
 from mmcore.families.vocabulary import SHIFT, Vocabulary
 from mmcore.flow import euler, schedule
 from mmcore.generate import Order, SegmentEvent, Settings, TokenEvent, write
@@ -54,6 +51,15 @@ NAMES["channel"] = replace(GUIDANCE, renorm="channel")
 FINAL = r"{}/sample_.*?(default|channel|norenorm|nocfg).*/final_latent({}|_last_via_full_sequence_path)"
 
 
+def write_lance(folder: Path) -> Cases:
+    """A folder as it is released, the vision tower of random weights where a cut has none; the recorded cases."""
+    folder.mkdir()
+    cases = released("lance", folder)
+    if not WHOLE:
+        write_tower(LanceConfig.read(folder), folder)
+    return cases
+
+
 def write_tower(config: LanceConfig, folder: Path) -> None:
     """A vision tower of random weights, as a folder of its own."""
     torch.manual_seed(0)
@@ -68,11 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cases(folder: Path) -> Cases:
-    folder.mkdir()
-    cases = released("lance", folder)
-    if not WHOLE:
-        write_tower(LanceConfig.read(folder), folder)
-    return cases
+    return write_lance(folder)
 
 
 @pytest.fixture(scope="module")
@@ -352,104 +354,6 @@ def test_places_of_a_medium(position: int, grid: Grid) -> None:
     assert inside[:, 0].max() - position - 1 == 2 * (grid[0] - 1)
 
 
-def test_the_weights_of_a_model_come_before_averaged_ones(tmp_path: Path) -> None:
-    for name in ("ema.safetensors", "model.safetensors"):
-        (tmp_path / name).touch()
-        assert shards(tmp_path, ("model.safetensors", "ema.safetensors")) == [tmp_path / name]
-
-
 def test_a_document_that_is_too_long_is_refused(backbone: LanceBackbone) -> None:
     with pytest.raises(MMCoreError, match=r"takes 130010 positions, the model holds 128000"):
         backbone.read([[Tokens((5 + SHIFT,) * 130000, False)]])
-
-
-@pytest.mark.parametrize("broken", ["missing", "unknown", "of another shape"])
-def test_weights_that_do_not_fit_are_named(folder: Path, cases: Cases, tmp_path: Path, broken: str) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    weights = load_file(copy / "ema.safetensors")
-    name = "language_model.model.layers.1.mlp_moe_gen.up_proj.weight"
-    if broken == "missing":
-        del weights[name]
-    elif broken == "unknown":
-        weights[(name := "connector.fc1.weight")] = torch.zeros(2)
-    else:
-        weights[name] = torch.zeros(31)
-        name += r" is \(31,\), not \(112, 64\)"
-    save_file(weights, copy / "ema.safetensors")
-    with pytest.raises(MMCoreError, match=f"1 {broken}: {name}$"):
-        load_lance(copy)
-
-
-def split(folder: Path, target: Path) -> None:
-    """The weights in two shards with an index, and the tower in a folder beside the model's."""
-    weights = load_file(folder / "ema.safetensors")
-    tower = {k.removeprefix("vit_model."): v for k, v in weights.items() if k.startswith("vit_model.")}
-    rest = {k: v for k, v in weights.items() if not k.startswith(("vit_model.", "latent_pos_embed."))}
-    names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-    where = {k: names[i % 2] for i, k in enumerate(rest)}
-    target.mkdir()
-    for name in names:
-        save_file({k: v for k, v in rest.items() if where[k] == name}, target / name)
-    (target / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
-    shutil.copy(folder / "llm_config.json", target)
-    if tower:
-        (target.parent / TOWER).mkdir()
-        save_file(tower, target.parent / TOWER / "vit.safetensors")
-    else:
-        shutil.copytree(folder / TOWER, target.parent / TOWER)
-
-
-def test_shards_are_read_one_at_a_time(
-    folder: Path, lance: Lance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From shards and a tower beside the model the same weights come, with never more than one file open."""
-    from mmcore.families import shards as files
-
-    split(folder, tmp_path / "model")
-    real, now, most = files.safe_open, [0], [0]
-
-    class Counted:
-        def __init__(self, *args: object, **kwargs: object) -> None:
-            self.inner = real(*args, **kwargs)
-
-        def __enter__(self) -> object:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
-            return self.inner.__enter__()
-
-        def __exit__(self, *args: object) -> None:
-            now[0] -= 1
-            self.inner.__exit__(*args)
-
-    monkeypatch.setattr(files, "safe_open", Counted)
-    loaded = load_lance(tmp_path / "model")
-    assert most == [1]
-    for name, tensor in lance.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], tensor), name
-    clip = torch.randn(3, 2, 56, 84)
-    assert torch.equal(loaded.tower(clip), lance.tower(clip))
-
-
-def test_an_index_leads_nowhere_else(folder: Path, cases: Cases, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../ema.safetensors"}}))
-    with pytest.raises(MMCoreError, match="is not the name of a file beside it"):
-        load_lance(copy)
-
-
-@pytest.mark.parametrize("lacking", ["ema.safetensors", "llm_config.json", "rope_scaling"])
-def test_a_folder_that_lacks_something_is_one_clear_line(
-    folder: Path, cases: Cases, tmp_path: Path, lacking: str
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    if lacking == "rope_scaling":
-        config = json.loads((copy / "llm_config.json").read_text())
-        del config[lacking]
-        (copy / "llm_config.json").write_text(json.dumps(config))
-    else:
-        (copy / lacking).unlink()
-    with pytest.raises(MMCoreError, match=r"no model\.safetensors or ema|cannot read|incomplete: KeyError"):
-        load_lance(copy)
