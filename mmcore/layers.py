@@ -5,6 +5,8 @@ Shapes: `B` batch, `L` positions, `D` width, `H` heads, `G` key-value heads, `K`
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -168,7 +170,7 @@ class Attention(nn.Module):
         return self.out(rearrange(attend(q, k, v, mask), "b h l k -> b l (h k)"))
 
 
-def run(block: nn.Module, checkpointing: bool, *inputs: object) -> Tensor:
+def run(block: nn.Module, checkpointing: bool, *inputs: object) -> Any:
     """A block's output.
 
     Args:

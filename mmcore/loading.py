@@ -7,19 +7,22 @@ describe(model)["parameters"]
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from mmcore.autoencoder import autoencoder_of
+from mmcore.backbone import Backbone
 from mmcore.errors import MMCoreError
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import FamilyPipeline, Pipeline
 from mmcore.tokenizers.words import open_words
+from mmcore.translator import Translator
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -48,6 +51,32 @@ def is_lance(folder: Path) -> bool:
 SHOWO2 = "Showo2Qwen2_5"
 """What the `config.json` of Show-o2 calls itself."""
 
+Opener = Callable[[Path, torch.device | str], tuple[Backbone, Translator, nn.Module]]
+"""Makes a backbone, a translator and a network of a released folder, on a device."""
+
+
+def family_opener(folder: Path) -> Opener | None:
+    """What opens a released folder of another family; None for any other folder.
+
+    Raises:
+        MMCoreError: the models lie in folders of it.
+    """
+    if all((folder / name).is_file() for name in BAGEL):
+        from mmcore.families.bagel_media import open_bagel
+
+        return open_bagel
+    if is_lance(folder):
+        from mmcore.families.lance_media import open_lance
+
+        return open_lance
+    if both := [name for name in LANCE if is_lance(folder / name)]:
+        raise MMCoreError(f"{folder}: models lie in folders of it: load one of {', '.join(both)} there")
+    if _called(folder) == SHOWO2:
+        from mmcore.families.showo2_media import open_showo2
+
+        return open_showo2
+    return None
+
 
 def describe(pipeline: Pipeline) -> dict[str, object]:
     """What a model is, for `mmcore info`."""
@@ -74,21 +103,8 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
     if not folder.is_dir():
         folder = from_hub(str(source))
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if all((folder / name).is_file() for name in BAGEL):
-        from mmcore.families.bagel_media import open_bagel
-
-        return FamilyPipeline(*open_bagel(folder, where))
-    if is_lance(folder):
-        from mmcore.families.lance_media import open_lance
-
-        return FamilyPipeline(*open_lance(folder, where))
-    both = [name for name in LANCE if is_lance(folder / name)]
-    if both:
-        raise MMCoreError(f"{folder}: models lie in folders of it: load one of {', '.join(both)} there")
-    if _called(folder) == SHOWO2:
-        from mmcore.families.showo2_media import open_showo2
-
-        return FamilyPipeline(*open_showo2(folder, where))
+    if (opener := family_opener(folder)) is not None:
+        return FamilyPipeline(*opener(folder, where))
     if not (folder / "config.json").is_file():
         raise MMCoreError(f"{folder}: no config.json here: not a model folder, or not all of it was copied")
     words = open_words(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from mmcore.training.data import Layout, PackedBatches
 from mmcore.training.flops import Load, forward_flops
 from mmcore.training.gpus import GPUS, known_gpu
 from mmcore.training.log import Log, read_log
-from mmcore.training.meter import Meter
+from mmcore.training.meter import Meter, packed_work
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import load_recipe
 from mmcore.training.world.tasks import sample_document
@@ -49,7 +50,7 @@ def test_figures_of_steps_whose_times_are_known(
     clock = [0.0]
     monkeypatch.setattr(meter.time, "perf_counter", lambda: clock[0])
     config = MMCoreConfig(vocab_size=1024, **PRESETS["debug"])
-    measured = Meter(config, load_recipe("debug"), ranks, samples=100, tokens=1000)
+    measured = Meter(partial(packed_work, config), load_recipe("debug"), ranks, samples=100, tokens=1000)
 
     def slow() -> Iterator[PackedSequence]:
         for _ in range(2):
@@ -80,7 +81,7 @@ def test_figures_of_steps_whose_times_are_known(
 
 def test_on_a_processor_there_is_no_peak_to_compare_with() -> None:
     if not torch.cuda.is_available():
-        assert Meter(MMCoreConfig(), load_recipe("debug"), Ranks()).peak is None
+        assert Meter(partial(packed_work, MMCoreConfig()), load_recipe("debug"), Ranks()).peak is None
 
 
 def test_gpus_are_known_by_what_their_driver_calls_them() -> None:

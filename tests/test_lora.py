@@ -41,7 +41,7 @@ def test_adapters_begin_as_nothing_and_merge_into_the_same_function(
 ) -> None:
     """To 1e-4 of the largest output, in float32."""
     before = outputs(model, mixed, tokenizer)
-    add_adapters(model, 3)
+    add_adapters(model, model.core.blocks, 3)
     assert torch.equal(outputs(model, mixed, tokenizer), before)
     linear = sum(isinstance(m, nn.Linear) for m in model.core.blocks.modules())
     assert linear == sum(isinstance(m, AdaptedLinear) for m in model.core.blocks.modules()) == 10 * config.depth

@@ -130,7 +130,7 @@ def test_adapters_begin_as_nothing_beside_biases(tmp_path: Path) -> None:
     saved("qwen2", tmp_path)
     model, ids = ours_of(tmp_path), list(range(20))
     before = logits_of(model, ids)
-    add_adapters(model, 2)
+    add_adapters(model, model.core.blocks, 2)
     assert torch.equal(logits_of(model, ids), before)
 
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,17 +149,17 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist(), signs=text.signs)
 
 
-class Turns(IterableDataset[list[tuple[PackedSequence, DataState]]]):
+class Turns(IterableDataset[list[tuple[Any, DataState]]]):
     """A batch of each of several streams at a time: what one rank needs for a step.
 
     Args:
         streams: endless, as `PackedBatches`.
     """
 
-    def __init__(self, streams: Sequence[PackedBatches]) -> None:
+    def __init__(self, streams: Sequence[IterableDataset[Any]]) -> None:
         self.streams = streams
 
-    def __iter__(self) -> Iterator[list[tuple[PackedSequence, DataState]]]:
+    def __iter__(self) -> Iterator[list[tuple[Any, DataState]]]:
         """Lists of (batch, state), in the order of the streams."""
         return map(list, zip(*self.streams, strict=True))
 

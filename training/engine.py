@@ -84,9 +84,9 @@ class Replicated(Engine):
         }
         return deepspeed.initialize(model=self.objective, optimizer=self.optimizer, config=config)[0]
 
-    def losses(self, seq: PackedSequence, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def losses(self, batch: PackedSequence, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The text and the flow loss of one batch, each the mean over its own tokens."""
-        return self.driver(seq, generator)
+        return self.driver(batch.to(self.device), generator)
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients; DeepSpeed divides the sum over ranks by their number, which is undone here."""

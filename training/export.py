@@ -8,6 +8,7 @@ It needs no DeepSpeed, no ranks and no GPU, but one machine's memory for all wei
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from safetensors import SafetensorError
 from mmcore.autoencoder import autoencoder_of
 from mmcore.config import MMCoreConfig
 from mmcore.errors import MMCoreError
-from mmcore.loading import load
+from mmcore.loading import family_opener, load
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
 from mmcore.text_core import write_core
 from mmcore.tokenizers.released import ReleasedText
 from mmcore.tokenizers.words import open_words
 from mmcore.training.checkpoints import load_averaged
+from mmcore.training.family import export_family
 
 SHARD = "2GB"
 """The largest size of an exported weights file."""
@@ -62,8 +64,19 @@ def save_text(pipeline: Pipeline, folder: Path) -> None:
         pipeline.tokenizer.save_released(folder)
 
 
+def family_start(run: Path) -> Path | None:
+    """The released folder of another family that a run began with; None for other runs, and what is no run."""
+    try:
+        recipe = json.loads((run / "recipe.json").read_text())
+        start = Path(recipe["start"]) if recipe["preset"] == "start" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return start if start and family_opener(start) else None
+
+
 def export(source: Path, folder: Path, to: str = "mmcore") -> None:
-    """Write a run's averaged weights as a folder of another kind, float32, whole or not at all.
+    """Write a run's averaged weights as a folder of another kind, float32, whole or not at all; a tuned release of
+    another family as a folder of its own kind and dtype.
 
     Args:
         source: a run folder with a checkpoint; or a model's folder, where its text part alone is wanted.
@@ -74,6 +87,13 @@ def export(source: Path, folder: Path, to: str = "mmcore") -> None:
     """
     if folder.exists():
         raise MMCoreError(f"{folder}: something is there already; choose another folder")
+    if (start := family_start(source)) is not None:
+        if to == "hf":
+            raise MMCoreError(
+                f"{source}: a run of a released family is exported as that family's folder: leave --to out"
+            )
+        export_family(source / "checkpoint", start, folder)
+        return
     is_model = to == "hf" and (source / "config.json").is_file()
     pipeline = load(source, "cpu") if is_model else averaged_pipeline(source)
     made = folder.with_name(folder.name + ".part")

@@ -1,6 +1,6 @@
 """What a run measures of itself: speed, arithmetic, padding, waiting for data, memory.
 
-    meter = Meter(config, recipe, ranks)
+    meter = Meter(engine.work, recipe, ranks)
     for batches in meter.timed(loader):
         report = train_step(engine, batches)
         meter.add(batches, report)
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -43,7 +43,7 @@ class Work:
         tokens: positions that hold something, of text and media alike.
         positions: all of them, padding included.
         flops: arithmetic of the forward and backward passes, padding included; what runs twice to save memory is
-            counted once.
+            counted once. 0 where it is not known.
         waited: seconds for batches.
         worked: seconds in steps.
     """
@@ -69,19 +69,28 @@ class Work:
         return 1 - self.tokens / self.positions
 
 
+def packed_work(config: MMCoreConfig, batch: PackedSequence) -> Work:
+    """What a step of `MMCoreModel` with a packed batch is; no time is told."""
+    doc = batch.marks.doc
+    documents, tokens = int(doc.amax(1).add(1).sum()), int((doc != PADDING).sum())
+    return Work(documents, tokens, doc.numel(), 3 * forward_flops(config, Load.of(batch)))
+
+
 class Meter:
     """Measures a run; every rank has one, and all numbers are of all ranks but for memory, which is this rank's.
 
     Args:
-        config: the model's shape.
+        work: what a batch is, without its times.
         recipe: precision.
         ranks: this process among others.
         samples: documents that the run has seen before.
         tokens: positions with something in them that it has seen before.
     """
 
-    def __init__(self, config: MMCoreConfig, recipe: Recipe, ranks: Ranks, samples: int = 0, tokens: int = 0) -> None:
-        self.config, self.ranks, self.samples, self.tokens = config, ranks, samples, tokens
+    def __init__(
+        self, work: Callable[[Any], Work], recipe: Recipe, ranks: Ranks, samples: int = 0, tokens: int = 0
+    ) -> None:
+        self.of_batch, self.ranks, self.samples, self.tokens = work, ranks, samples, tokens
         gpu = known_gpu(torch.cuda.get_device_name(ranks.device)) if torch.cuda.is_available() else None
         self.peak = gpu.peak if gpu and recipe.precision == "bf16" else None
         self.began, self.begun_with, self.skipped = time.perf_counter(), samples, 0
@@ -100,19 +109,16 @@ class Meter:
             self._waited = self._came - asked
             yield made
 
-    def add(self, batches: Sequence[PackedSequence], report: Report | None) -> None:
+    def add(self, batches: Sequence[Any], report: Report | None) -> None:
         """Count a step that has just been made.
 
         Args:
             batches: this rank's.
             report: its losses, or None if it was left out.
         """
-        worked = time.perf_counter() - self._came
-        done = Work(waited=self._waited, worked=worked)
+        done = Work(waited=self._waited, worked=time.perf_counter() - self._came)
         for batch in batches:
-            doc = batch.marks.doc
-            documents, tokens = int(doc.amax(1).add(1).sum()), int((doc != PADDING).sum())
-            done += Work(documents, tokens, doc.numel(), 3 * forward_flops(self.config, Load.of(batch)))
+            done += self.of_batch(batch)
         done = Work(*self.ranks.sum(*astuple(done)))
         self.work += done
         self.samples, self.tokens = self.samples + int(done.documents), self.tokens + int(done.tokens)
@@ -126,9 +132,9 @@ class Meter:
 
         Returns:
             The means of their losses; samples and tokens of the whole run so far; samples_per_s since this process
-            began, all included; tokens_per_s; tflops, 10^12 floating-point operations a second; mfu, their share of the
-            peak (arXiv 2204.02311), where that is known; padding and data_wait, shares; memory_mb, the most so far;
-            skipped, steps that were left out, if any.
+            began, all included; tokens_per_s; tflops, 10^12 floating-point operations a second, and mfu, their share of
+            the peak (arXiv 2204.02311), where they are known; padding and data_wait, shares; memory_mb, the most so
+            far; skipped, steps that were left out, if any.
         """
         work, recent = self.work, self.recent
         self.work, self.recent = Work(), []
@@ -139,12 +145,13 @@ class Meter:
             "samples_per_s": (self.samples - self.begun_with) / (time.perf_counter() - self.began),
             "tokens": self.tokens,
             "tokens_per_s": work.tokens / seconds,
-            "tflops": work.flops / seconds / 1e12,
             "padding": work.padding,
             "data_wait": work.data_wait,
             "memory_mb": self.memory(),
         }
-        if self.peak:
+        if work.flops:
+            line["tflops"] = work.flops / seconds / 1e12
+        if work.flops and self.peak:
             line["mfu"] = work.flops / seconds / (self.peak * self.ranks.world)
         return line | ({"skipped": self.skipped} if self.skipped else {})
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcore.model import MMCoreModel, part_of
+from mmcore.model import part_of
 from mmcore.training.lora import IN, OUT
 from mmcore.training.muon import Muon
 from mmcore.training.recipe import Recipe
@@ -40,7 +40,7 @@ def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int, 
     torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
 
 
-def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Matrices that take one vector to another, which Muon steps, and the rest: norms, words, adapters."""
     learnt = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     apart = {p for name, p in learnt if name.endswith((IN, OUT)) or name.startswith(("embedding.", "head."))}
@@ -48,7 +48,7 @@ def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Pa
     return [p for _, p in learnt if p in chosen], [p for _, p in learnt if p not in chosen]
 
 
-def freeze(model: MMCoreModel, rates: Mapping[str, float]) -> None:
+def freeze(model: nn.Module, rates: Mapping[str, float]) -> None:
     """Let the parts of a model whose rate is 0 stay as they are, in place."""
     for name, p in model.named_parameters():
         if rates.get(part_of(name)) == 0:
@@ -75,7 +75,7 @@ class Several(torch.optim.Optimizer):
             part.step()
 
 
-def make_optimizer(model: MMCoreModel, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer that a recipe asks for, at its full rates.
 
     Args:
@@ -84,7 +84,7 @@ def make_optimizer(model: MMCoreModel, recipe: Recipe) -> torch.optim.Optimizer:
     """
     chosen = recipe.optimizer
     matrices, rest = split_parameters(model)
-    share = {p: recipe.rates.get(part_of(name), 1.0) for name, p in model.named_parameters()}
+    share = {p: recipe.rates.get(part_of(name), 1.0) if recipe.rates else 1.0 for name, p in model.named_parameters()}
 
     def groups(params: list[nn.Parameter], rate: float, decay: float) -> list[dict[str, Any]]:
         shares = dict.fromkeys(share[p] for p in params)

@@ -1,4 +1,5 @@
-"""The engine in one process, by plain torch. `training/engine.py` has those that DeepSpeed drives.
+"""The engine in one process, by plain torch. `training/engine.py` has those that DeepSpeed drives, `training/family.py`
+that for released models of other families.
 
 engine = Engine(model, recipe, Ranks())
 text, flow = engine.losses(batch, generator)
@@ -10,8 +11,10 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -21,8 +24,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel, flow_losses
-from mmcore.sequence import PackedSequence
+from mmcore.sequence import IGNORE, PackedSequence
 from mmcore.training.checkpoints import load_weights
+from mmcore.training.meter import Work, packed_work
 from mmcore.training.optimizers import average, make_optimizer, rate
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import Recipe
@@ -49,32 +53,36 @@ class Objective(nn.Module):
         return losses.text, losses.flow
 
 
-class Engine:
-    """Trains one model in one process.
+Network = TypeVar("Network", bound=nn.Module)
+Batch = TypeVar("Batch")
+
+
+class Stepper(ABC, Generic[Network, Batch]):
+    """What the loop knows of an engine: a model, what a batch of documents teaches it, and a step.
 
     Args:
-        model: fresh or loaded.
+        model: fresh or loaded, on the ranks' device.
         recipe: rates, precision, what drives it.
         ranks: this process among others, and where it computes.
     """
 
-    def __init__(self, model: MMCoreModel, recipe: Recipe, ranks: Ranks) -> None:
-        self.recipe, self.ranks, self.done = recipe, ranks, 0
+    def __init__(self, model: Network, recipe: Recipe, ranks: Ranks) -> None:
+        self.model, self.recipe, self.ranks, self.done = model, recipe, ranks, 0
         self.device = torch.device(ranks.device)
-        self.model = model.to(self.device)
-        self.model.backend = recipe.attention
-        self.model.core.checkpointing = self.model.decoder.checkpointing = recipe.engine.checkpointing
         self.optimizer = make_optimizer(self.model, recipe)
         self._rates = tuple(group["lr"] for group in self.optimizer.param_groups)
-        self.objective = Objective(self.model, recipe)
-        self.begin_average()
-        if recipe.compile:
-            for block in [*self.model.core.blocks, *self.model.decoder.blocks]:
-                block.compile()
 
-    def losses(self, seq: PackedSequence, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    @abstractmethod
+    def work(self, batch: Batch) -> Work:
+        """How much a step with this batch is; no time is told."""
+
+    @abstractmethod
+    def learnt(self, batch: Batch) -> tuple[int, int]:
+        """How many words and how many patches a batch teaches to write."""
+
+    @abstractmethod
+    def losses(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The text and the flow loss of one batch, each the mean over its own tokens."""
-        return self.objective(seq, generator)
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients."""
@@ -104,6 +112,67 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
+    def moments(self) -> dict[str, Tensor]:
+        """The optimizer's state, by "KIND/WEIGHT"."""
+        state = self.optimizer.state
+        learnt = [(name, p) for name, p in self.model.named_parameters() if p in state]
+        return {f"{key}/{name}": value for name, p in learnt for key, value in state[p].items()}
+
+    def take_moments(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `moments` gave."""
+        for name, p in self.model.named_parameters():
+            state = {key.split("/")[0]: t for key, t in tensors.items() if key.partition("/")[2] == name}
+            if state:
+                self.optimizer.state[p] = state
+
+    @abstractmethod
+    def move_average(self) -> None:
+        """Take the weights after a step into the average."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write this rank's part of weights, averaged weights and optimizer state, as safetensors."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            MMCoreError: a file is missing or of another model.
+        """
+
+
+class Engine(Stepper[MMCoreModel, PackedSequence]):
+    """Trains one model in one process.
+
+    Args:
+        model: fresh or loaded.
+        recipe: rates, precision, what drives it.
+        ranks: this process among others, and where it computes.
+    """
+
+    def __init__(self, model: MMCoreModel, recipe: Recipe, ranks: Ranks) -> None:
+        super().__init__(model.to(ranks.device), recipe, ranks)
+        self.model.backend = recipe.attention
+        self.model.core.checkpointing = self.model.decoder.checkpointing = recipe.engine.checkpointing
+        self.objective = Objective(self.model, recipe)
+        self.begin_average()
+        if recipe.compile:
+            for block in [*self.model.core.blocks, *self.model.decoder.blocks]:
+                block.compile()
+
+    def work(self, batch: PackedSequence) -> Work:
+        """How much a step with this batch is; no time is told."""
+        return packed_work(self.model.config, batch)
+
+    def learnt(self, batch: PackedSequence) -> tuple[int, int]:
+        """How many words and how many patches a batch teaches to write."""
+        return int((batch.labels != IGNORE).sum()), int(batch.is_target_patch.sum())
+
+    def losses(self, batch: PackedSequence, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The text and the flow loss of one batch, each the mean over its own tokens."""
+        return self.objective(batch.to(self.device), generator)
+
     def begin_average(self) -> None:
         """Start the average at the weights as they are."""
         self.ema = AveragedModel(self.model, multi_avg_fn=partial(average, decay=self.recipe.optimizer.ema))
@@ -125,11 +194,7 @@ class Engine:
             return
         self.model.save_pretrained(folder / "model")
         self.averaged.save_pretrained(folder / "ema")
-        names = {p: name for name, p in self.model.named_parameters()}
-        save_file(
-            {f"{key}/{names[p]}": value for p, state in self.optimizer.state.items() for key, value in state.items()},
-            folder / "optimizer.safetensors",
-        )
+        save_file(self.moments(), folder / "optimizer.safetensors")
         counts = {"done": self.done, "averaged": int(self.ema.n_averaged)}
         (folder / "engine.json").write_text(json.dumps(counts))
 
@@ -146,9 +211,6 @@ class Engine:
             counts = json.loads((folder / "engine.json").read_text())
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
             raise MMCoreError(f"{folder}: cannot resume: {error}") from error
-        for name, p in self.model.named_parameters():
-            state = {key.split("/")[0]: t for key, t in tensors.items() if key.partition("/")[2] == name}
-            if state:
-                self.optimizer.state[p] = state
+        self.take_moments(tensors)
         self.done = counts["done"]
         self.ema.n_averaged.fill_(counts["averaged"])

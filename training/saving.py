@@ -13,11 +13,12 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmcore.errors import MMCoreError
 from mmcore.training.checkpoints import replace, writing
 from mmcore.training.data import DataState
-from mmcore.training.plain import Engine
+from mmcore.training.plain import Stepper
 
 
 def position_file(checkpoint: Path, stream: int) -> Path:
@@ -41,7 +42,9 @@ def load_position(
     return states, whole["samples"], whole.get("tokens", 0)
 
 
-def save_checkpoint(engine: Engine, states: Mapping[int, DataState], samples: int, tokens: int, folder: Path) -> None:
+def save_checkpoint(
+    engine: Stepper[Any, Any], states: Mapping[int, DataState], samples: int, tokens: int, folder: Path
+) -> None:
     """Write a checkpoint beside the old one, each rank its part, then put it in its place.
 
     Raises:

@@ -47,12 +47,12 @@ class Shuffled:
 
     Args:
         shards: the documents.
-        config: of the model; media are fitted to its frame, rate and length.
+        config: of the model; media are fitted to its frame, rate and length. None leaves them as they are.
         seed: decides the orders.
     """
 
     shards: Shards
-    config: MMCoreConfig
+    config: MMCoreConfig | None
     seed: int = 0
 
     def place(self, index: int) -> int:
@@ -62,8 +62,9 @@ class Shuffled:
 
     def __call__(self, index: int) -> Document:
         """One document; MMCoreError if it is broken."""
-        c = self.config
-        document = self.shards.document(self.place(index))
+        c, document = self.config, self.shards.document(self.place(index))
+        if c is None:
+            return document
         size = (c.height, c.width_px)
         return Document(tuple(s if isinstance(s, Text) else fit(s, size, c.fps, c.frames) for s in document))
 
@@ -109,8 +110,8 @@ def world(recipe: Recipe) -> Source:
     return partial(sample_document, mixture=recipe.mixture, most=recipe.solids)
 
 
-def recipe_source(recipe: Recipe, config: MMCoreConfig) -> Source:
-    """The documents that a recipe asks for.
+def recipe_source(recipe: Recipe, config: MMCoreConfig | None) -> Source:
+    """The documents that a recipe asks for, media as in `Shuffled`.
 
     Raises:
         MMCoreError: a folder holds no shards, or a broken one.
@@ -123,7 +124,7 @@ def recipe_source(recipe: Recipe, config: MMCoreConfig) -> Source:
     return sources[0] if len(sources) == 1 else Mixture(sources, list(recipe.data.values()), recipe.seed)
 
 
-def held_out(recipe: Recipe, config: MMCoreConfig, source: Source | None = None) -> tuple[Source, range]:
+def held_out(recipe: Recipe, config: MMCoreConfig | None, source: Source | None = None) -> tuple[Source, range]:
     """What a run is validated on: documents by index, and the indexes.
 
     Args:

@@ -17,30 +17,33 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
 from mmcore.autoencoder import VAE
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.errors import MMCoreError
+from mmcore.loading import family_opener
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel
-from mmcore.sequence import IGNORE, PackedSequence
 from mmcore.tokenizers.words import OWN, copy_words, words_file
 from mmcore.training.checkpoints import load_averaged, load_weights, recover
 from mmcore.training.data import DataState, PackedBatches, Source, Turns, new_tokenizer, step_generator
 from mmcore.training.engine import make_engine
+from mmcore.training.family import LessonBatches, family_engine, held_out_lessons
 from mmcore.training.log import Log
 from mmcore.training.lora import add_adapters
 from mmcore.training.meter import Meter, Report
 from mmcore.training.optimizers import freeze
-from mmcore.training.plain import Engine
-from mmcore.training.ranks import join
+from mmcore.training.plain import Engine, Stepper
+from mmcore.training.ranks import Ranks, join
 from mmcore.training.recipe import Recipe
 from mmcore.training.saving import load_position, save_checkpoint
 from mmcore.training.sources import held_out, recipe_source, recipe_words
@@ -52,8 +55,8 @@ def train(
     folder: Path,
     source: Source | None = None,
     workers: int = 1,
-    on_sample: Callable[[Engine, Path], None] | None = None,
-) -> Engine:
+    on_sample: Callable[[Any, Path], None] | None = None,
+) -> Any:
     """Train, or go on with a run that has begun.
 
     Documents are dealt out to `recipe.engine.batches` streams, each of which gives a batch to every step, and streams
@@ -67,7 +70,7 @@ def train(
         workers: processes that make batches beside each rank: 0 or 1.
         on_sample: called every `sample_every` steps, on every rank, with the engine and a path to write to.
     Returns:
-        The engine, trained; `engine.ranks.leave()` ends what many ranks have in common.
+        The trained `Engine`, or `family.FamilyEngine`; its `ranks.leave()` ends what many ranks have in common.
     Raises:
         MMCoreError: the folder cannot be written, or its checkpoint is broken or of another recipe, or what it
             starts from is not there; a loss is not finite; no batch comes.
@@ -79,29 +82,19 @@ def train(
         begin_folder(recipe, folder)
         recover(checkpoint)
     torch.manual_seed(recipe.seed)
-    config = shape(recipe)
-    model = MMCoreModel(config)
-    if recipe.start:
-        begin_from(model, Path(recipe.start), folder if first else None)
-    if first and not words_file(folder):
-        new_tokenizer(folder / OWN, recipe.vocabulary, recipe_words(recipe))
-    if recipe.lora:
-        add_adapters(model, recipe.lora)
-    freeze(model, recipe.rates)
-    ranks.wait()
-    tokenizer = words_file(folder)
-    assert tokenizer is not None
-    engine = make_engine(model, recipe, ranks)
+    if recipe.preset == "start" and family_opener(Path(recipe.start)):
+        subject, workers = family_subject(recipe, source, ranks), 0
+    else:
+        subject = native_subject(recipe, source, ranks, folder)
+    engine = subject.engine
     count, samples, tokens = recipe.engine.batches, 0, 0
     states = {stream: DataState(stream) for stream in range(ranks.rank, count, ranks.world)}
     if checkpoint.exists():
         engine.load(checkpoint)
         states, samples, tokens = load_position(checkpoint, states, count)
-    validation = make_validation(engine, source, tokenizer) if recipe.validation.every else None
-    documents = source or recipe_source(recipe, config)
-    deal = partial(PackedBatches, documents, tokenizer, config.patch, recipe.layout, seed=recipe.seed, stride=count)
-    loader = Turns([deal(state=state) for state in states.values()]).loader(workers)
-    meter = Meter(config, recipe, ranks, samples, tokens)
+    validation = subject.validation() if recipe.validation.every else None
+    loader = Turns([subject.stream(state) for state in states.values()]).loader(workers)
+    meter = Meter(engine.work, recipe, ranks, samples, tokens)
     log = Log(folder, engine.done) if first else None
 
     def due(every: int) -> bool:
@@ -137,6 +130,57 @@ def train(
     return engine
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What differs from one kind of model to another.
+
+    Args:
+        engine: what is trained.
+        stream: batches of documents from a state on.
+        validation: makes what the recipe asks to be validated on.
+    """
+
+    engine: Stepper[Any, Any]
+    stream: Callable[[DataState], IterableDataset[Any]]
+    validation: Callable[[], Validation]
+
+
+def native_subject(recipe: Recipe, source: Source | None, ranks: Ranks, folder: Path) -> Subject:
+    """This library's own model, which begins with what the recipe says; its tokenizer goes into the run's folder."""
+    first, config = ranks.rank == 0, shape(recipe)
+    model = MMCoreModel(config)
+    if recipe.start:
+        begin_from(model, Path(recipe.start), folder if first else None)
+    if first and not words_file(folder):
+        new_tokenizer(folder / OWN, recipe.vocabulary, recipe_words(recipe))
+    if recipe.lora:
+        add_adapters(model, model.core.blocks, recipe.lora)
+    freeze(model, recipe.rates)
+    ranks.wait()
+    tokenizer = words_file(folder)
+    assert tokenizer is not None
+    engine = make_engine(model, recipe, ranks)
+    documents, stride = source or recipe_source(recipe, config), recipe.engine.batches
+
+    def stream(state: DataState) -> PackedBatches:
+        return PackedBatches(documents, tokenizer, config.patch, recipe.layout, state, recipe.seed, stride)
+
+    return Subject(engine, stream, lambda: make_validation(engine, source, tokenizer))
+
+
+def family_subject(recipe: Recipe, source: Source | None, ranks: Ranks) -> Subject:
+    """A released model of another family, whose adapters learn."""
+    engine = family_engine(recipe, ranks)
+    stream = partial(LessonBatches, source or recipe_source(recipe, None), engine.taught, recipe)
+
+    def validation() -> Validation:
+        documents, indexes = held_out(recipe, None, source)
+        taught = LessonBatches(documents, engine.taught, recipe, DataState())
+        return Validation(held_out_lessons(taught, indexes), engine)
+
+    return Subject(engine, stream, validation)
+
+
 def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> Validation:
     """What a recipe asks to be validated on; conditions are never hidden there."""
     recipe, config = engine.recipe, engine.model.config
@@ -160,6 +204,8 @@ def shape(recipe: Recipe) -> MMCoreConfig:
     if recipe.preset != "start":
         return MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
     start = Path(recipe.start)
+    if family_opener(start):
+        raise MMCoreError(f"{start}: a released model of another family; this is for the library's own")
     folders = (start / "checkpoint" / "shards", start / "checkpoint" / "ema")
     file = next((folder for folder in folders if folder.is_dir()), start) / "config.json"
     try:
@@ -185,7 +231,7 @@ def begin_from(model: MMCoreModel, source: Path, folder: Path | None) -> None:
         raise MMCoreError(f"{source}: cannot start from it: {reason}; train it first, or change start=") from error
 
 
-def drawn(loader: DataLoader, engine: Engine) -> Iterator[list[tuple[PackedSequence, DataState]]]:
+def drawn(loader: DataLoader, engine: Stepper[Any, Any]) -> Iterator[list[tuple[Any, DataState]]]:
     """What a loader gives.
 
     Raises:
@@ -206,7 +252,7 @@ def drawn(loader: DataLoader, engine: Engine) -> Iterator[list[tuple[PackedSeque
         yield made
 
 
-def train_step(engine: Engine, batches: Sequence[PackedSequence]) -> Report:
+def train_step(engine: Stepper[Any, Any], batches: Sequence[Any]) -> Report:
     """One step.
 
     Args:
@@ -216,13 +262,13 @@ def train_step(engine: Engine, batches: Sequence[PackedSequence]) -> Report:
         The losses, each the mean over its tokens in the batches of all ranks, and the gradient's norm.
     """
     recipe, ranks = engine.recipe, engine.ranks
-    tokens = [(int((batch.labels != IGNORE).sum()), int(batch.is_target_patch.sum())) for batch in batches]
+    tokens = [engine.learnt(batch) for batch in batches]
     all_text, all_flow = ranks.sum(*map(sum, zip(*tokens, strict=True)))
     text = flow = 0.0
     for i, (batch, (words, patches)) in enumerate(zip(batches, tokens, strict=True)):
         draw = engine.done * recipe.engine.batches + ranks.rank + i * ranks.world
         generator = step_generator(recipe.seed, draw, engine.device)
-        of_text, of_flow = engine.losses(batch.to(engine.device), generator)
+        of_text, of_flow = engine.losses(batch, generator)
         of_text, of_flow = of_text * (words / max(all_text, 1)), of_flow * (patches / max(all_flow, 1))
         engine.backward(of_text + recipe.flow_weight * of_flow)
         text, flow = text + of_text.item(), flow + of_flow.item()
@@ -231,7 +277,7 @@ def train_step(engine: Engine, batches: Sequence[PackedSequence]) -> Report:
     return {"text": text, "flow": flow, "norm": norm}
 
 
-def sound(report: Report, engine: Engine) -> bool:
+def sound(report: Report, engine: Stepper[Any, Any]) -> bool:
     """Whether all numbers of a step are finite.
 
     Raises:

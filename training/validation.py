@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +20,8 @@ from mmcore.errors import MMCoreError
 from mmcore.sequence import PackedSequence, Strip, pack
 from mmcore.tokenizers.words import open_words
 from mmcore.training.data import VALIDATION, PackedBatches, fill_rows, step_generator
-from mmcore.training.flops import Load
 from mmcore.training.meter import Report
-from mmcore.training.plain import Engine
+from mmcore.training.plain import Stepper
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Validation:
         engine: what is trained.
     """
 
-    def __init__(self, batches: Sequence[PackedSequence], engine: Engine) -> None:
+    def __init__(self, batches: Sequence[Any], engine: Stepper[Any, Any]) -> None:
         self.batches, self.engine = batches, engine
 
     @torch.no_grad()
@@ -79,9 +79,9 @@ class Validation:
             place = turn + ranks.rank
             batch = self.batches[min(place, len(self.batches) - 1)]
             generator = step_generator(engine.recipe.seed, VALIDATION + place, engine.device)
-            text, flow = engine.losses(batch.to(engine.device), generator)
+            text, flow = engine.losses(batch, generator)
             if place < len(self.batches):
-                load = Load.of(batch)
-                sums += text.item() * load.words, load.words, flow.item() * load.targets, load.targets
-        text_sum, words, flow_sum, targets = ranks.sum(*sums.tolist())
-        return {"valid_text": text_sum / max(words, 1), "valid_flow": flow_sum / max(targets, 1)}
+                words, targets = engine.learnt(batch)
+                sums += text.item() * words, words, flow.item() * targets, targets
+        text_sum, all_words, flow_sum, all_targets = ranks.sum(*sums.tolist())
+        return {"valid_text": text_sum / max(all_words, 1), "valid_flow": flow_sum / max(all_targets, 1)}

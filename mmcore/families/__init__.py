@@ -1,7 +1,8 @@
 """Released models of other families, driven by this library's own writing loop.
 
 Each family is one module that puts parts together which the others use too; `mmcore.load(FOLDER)` recognises its
-released layout. What BAGEL and Lance learn from, and its losses, is in `lessons`; no recipe trains them yet.
+released layout. What they learn from, and the losses, are in `lessons`, `showo2_lessons` and `teaching`; the recipe
+`finetune` trains adapters of them.
 
 | family | module | reads and writes |
 |---|---|---|

@@ -23,6 +23,7 @@ from mmcore.errors import MMCoreError
 from mmcore.families.embedding import Places
 from mmcore.families.experts import Shape
 from mmcore.families.pair import RELEASED, Pair, renamed
+from mmcore.families.shards import shards
 from mmcore.families.siglip import Tower
 from mmcore.families.weights import fill
 
@@ -150,14 +151,18 @@ NAMES = (
 )
 """Our names of parameters, and the released ones."""
 
+WEIGHTS = ("ema.safetensors", "model.safetensors")
+"""The file of weights; the first that is there, itself or its index, is taken."""
+
 
 def load_bagel(folder: Path, device: torch.device | str = "cpu") -> Bagel:
-    """The network of a released folder (`ema.safetensors` and JSON files), in the dtype it was saved in.
+    """The network of a released folder (`ema.safetensors`, or what `mmcore export` wrote, and JSON files), in the dtype
+    it was saved in.
 
     Raises:
         MMCoreError: a file is missing or broken, or tensors do not fit.
     """
     with torch.device("meta"):
         model = Bagel(BagelConfig.read(folder))
-    fill(model, [folder / "ema.safetensors"], lambda ours: renamed(ours, NAMES), device=device)
+    fill(model, shards(folder, WEIGHTS), lambda ours: renamed(ours, NAMES), device=device)
     return model.eval()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -26,11 +27,24 @@ SHARD = 5_000_000_000
 PICKLES = (".bin", ".pth", ".pt")
 """Names of what `torch.save` wrote end so."""
 
+INDEX = ".index.json"
+"""Names of what says which file holds which tensor end so."""
+
 FORMAT = {"format": "pt"}
 """What `transformers` wants to read in a safetensors file."""
 
 
-def convert(source: Path, target: Path, shard: int = SHARD) -> list[Path]:
+Change = Callable[[str, Tensor], Tensor]
+"""(name, tensor) -> what is written under that name."""
+
+
+def convert(
+    source: Path,
+    target: Path,
+    shard: int = SHARD,
+    files: Sequence[Path] | None = None,
+    change: Change = lambda _, tensor: tensor,
+) -> list[Path]:
     """Write a folder anew: its model as `model-*.safetensors` with an index, other pickled weights as safetensors of
     the same name, the rest as it is. Nothing is there until all of it is.
 
@@ -38,6 +52,8 @@ def convert(source: Path, target: Path, shard: int = SHARD) -> list[Path]:
         source: a folder with `pytorch_model*.bin` or `model*.safetensors`.
         target: is made; must not be there yet.
         shard: bytes of tensors in a file of the model, >= 1.
+        files: those of the model in the source, where they are called something else.
+        change: what is done to the model's tensors on the way.
     Returns:
         The files of the model.
     Raises:
@@ -45,15 +61,15 @@ def convert(source: Path, target: Path, shard: int = SHARD) -> list[Path]:
     """
     if target.exists():
         raise MMCoreError(f"{target}: is there already; name a folder that is not")
-    files = weight_files(source)
+    files = files or weight_files(source)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
             made = Path(scratch) / "made"
             made.mkdir()
-            names = _write_model(files, made, shard)
+            names = _write_model(files, made, shard, change)
             for path in sorted(source.iterdir()):
-                if path in files or path.name in INDEXES or not path.is_file():
+                if path in files or path.name.endswith(INDEX) or not path.is_file():
                     continue
                 if path.suffix in PICKLES:
                     with opened(path) as file:
@@ -67,7 +83,7 @@ def convert(source: Path, target: Path, shard: int = SHARD) -> list[Path]:
     return [target / name for name in names]
 
 
-def _write_model(files: list[Path], folder: Path, shard: int) -> list[str]:
+def _write_model(files: Sequence[Path], folder: Path, shard: int, change: Change) -> list[str]:
     """Shards and their index; returns the names of the shards."""
     parts: list[list[str]] = []
     total, held, waiting = 0, 0, dict[str, Tensor]()
@@ -82,7 +98,7 @@ def _write_model(files: list[Path], folder: Path, shard: int) -> list[str]:
     for path in files:
         with opened(path) as file:
             for name in file.keys():  # noqa: SIM118
-                tensor = file.get_tensor(name)
+                tensor = change(name, file.get_tensor(name))
                 if held + tensor.nbytes > shard:
                     flush()
                 waiting[name] = tensor

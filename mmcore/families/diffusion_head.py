@@ -22,7 +22,7 @@ from mmcore.cache import Cache
 from mmcore.families.experts import GatedMLP, Projections, Shape
 from mmcore.families.lanes import Layout
 from mmcore.families.rotary import frequencies, turns
-from mmcore.layers import RMSNorm, keep, rotate
+from mmcore.layers import RMSNorm, keep, rotate, run
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class DiffusionHead(nn.Module):
     def __init__(self, config: HeadShape, out: int) -> None:
         super().__init__()
         width = config.shape.width
-        self.config = config
+        self.config, self.checkpointing = config, False
         self.blocks = nn.ModuleList(HeadBlock(config) for _ in range(config.shape.depth))
         self.norm_final = RMSNorm(width)
         self.adaLN_modulation = modulation(width, 2)
@@ -142,6 +142,6 @@ class DiffusionHead(nn.Module):
             past = None
             if cache is not None:
                 past = cache.room(i, x.new_empty(len(x), shape.kv_heads, x.shape[1], shape.head_width))
-            x = block(x, level, visual, rope, mask, past)
+            x = run(block, self.checkpointing, x, level, visual, rope, mask, past)
         shift, scale = self.adaLN_modulation(level).chunk(2, -1)
         return self.linear(self.norm_final(x) * (1 + scale) + shift)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mmcore.attention import Mask, attend
 from mmcore.cache import Cache
-from mmcore.layers import RMSNorm, keep, rotate
+from mmcore.layers import RMSNorm, keep, rotate, run
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class ExpertCore(nn.Module):
 
     def __init__(self, shape: Shape, experts: int = 1) -> None:
         super().__init__()
-        self.kv_shape = (shape.kv_heads, shape.head_width)
+        self.kv_shape, self.checkpointing = (shape.kv_heads, shape.head_width), False
         self.layers = nn.ModuleList(ExpertLayer(shape, experts) for _ in range(shape.depth))
         self.norms = nn.ModuleList(RMSNorm(shape.width) for _ in range(experts))
 
@@ -174,5 +174,5 @@ class ExpertCore(nn.Module):
         lanes = list(x.split(list(lengths), 1))
         for i, layer in enumerate(self.layers):
             past = None if cache is None else cache.room(i, x.new_empty(len(x), heads, x.shape[1], width))
-            lanes = layer(lanes, rope, mask, past)
+            lanes = run(layer, self.checkpointing, lanes, rope, mask, past)
         return torch.cat([norm(lane) for norm, lane in zip(self.norms, lanes, strict=True)], 1)

@@ -141,6 +141,9 @@ class Lance(Pair):
 NAMES = (*RELEASED, (r"^tower\.layers\.", "vit_model."))
 """Our names of parameters, and the released ones."""
 
+WEIGHTS = ("model.safetensors", "ema.safetensors")
+"""The file of weights; the first that is there, itself or its index, is taken."""
+
 
 def load_lance(folder: Path, device: torch.device | str = "cpu") -> Lance:
     """The network of a released folder, in the dtype it was saved in.
@@ -153,7 +156,7 @@ def load_lance(folder: Path, device: torch.device | str = "cpu") -> Lance:
     """
     with torch.device("meta"):
         model = Lance(LanceConfig.read(folder))
-    files = shards(folder, ("model.safetensors", "ema.safetensors"))
+    files = shards(folder, WEIGHTS)
     whole = any(name.startswith("vit_model.") for path in files for name in tensor_names(path))
     tower = model.tower
     if not whole:

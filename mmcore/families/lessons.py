@@ -1,4 +1,5 @@
 """What BAGEL and Lance learn from: documents with labels and noised media, and the losses of a batch of them.
+`mmcore.families.showo2_lessons` has what Show-o2 learns from, `mmcore.families.teaching` goes from documents to losses.
 
     draws = iter([Draw(level, noise)])                               # one for each medium that is to be written
     losses = measure(model, [bagel_lesson(backbone, pieces, draws)])
@@ -11,7 +12,7 @@ parameters learn is the caller's choice: loaded, none does. Shapes: `N` latent t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,6 +41,21 @@ class Draw:
     noise: Tensor
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What is to be said of a noised medium.
+
+    Args:
+        at: where its latent tokens begin in the last lane.
+        velocity: (N, P), the way that the family counts it.
+        level: as in `Draw`.
+    """
+
+    at: int
+    velocity: Tensor
+    level: float
+
+
 @dataclass
 class Lesson:
     """One document.
@@ -47,12 +63,12 @@ class Lesson:
     Args:
         strand: its positions.
         labels: (position in the first lane, token that it is to predict).
-        goals: (where a noised medium begins in the second lane, its velocity (N, P) from data to noise).
+        goals: one for each noised medium.
     """
 
     strand: Strand = field(default_factory=Strand)
     labels: list[tuple[int, int]] = field(default_factory=list)
-    goals: list[tuple[int, Tensor]] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
 
     def expect(self, ids: Sequence[int]) -> None:
         """The next text tokens are to be written: the position before each predicts it."""
@@ -141,20 +157,33 @@ def lance_lesson(backbone: LanceBackbone, pieces: Sequence[Piece], draws: Iterat
 
 def _noised(lesson: Lesson, piece: Patches, draw: Draw) -> Tensor:
     """A medium with its noise (N, P); the way from the one to the other is the lesson's next goal."""
-    lesson.goals.append((len(lesson.strand.lanes[1].span), draw.noise - piece.values))
-    return (1 - draw.level) * piece.values + draw.level * draw.noise
+    values = piece.values.to(draw.noise)
+    lesson.goals.append(Goal(len(lesson.strand.lanes[1].span), draw.noise - values, draw.level))
+    return (1 - draw.level) * values + draw.level * draw.noise
+
+
+def word_losses(lessons: Sequence[Lesson], hidden: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+    """Cross-entropies (n) of the labels of a batch.
+
+    Args:
+        lessons: one for each row.
+        hidden: (B, L, D), the first lane first.
+        logits: (n, D) -> (n, V).
+    """
+    said = [(row, *label) for row, lesson in enumerate(lessons) for label in lesson.labels]
+    rows, places, tokens = torch.tensor(said, dtype=torch.long, device=hidden.device).view(-1, 3).unbind(1)
+    return F.cross_entropy(logits(hidden[rows, places]), tokens, reduction="none")
 
 
 def measure(model: Pair, lessons: Sequence[Lesson]) -> Losses:
     """The losses of a batch, each document in a row of its own."""
     new = lay_out([lesson.strand for lesson in lessons], model.embed_tokens.weight)
     hidden, begin = model(new), new.lengths[0]
-    said = [(row, *label) for row, lesson in enumerate(lessons) for label in lesson.labels]
-    rows, places, tokens = torch.tensor(said, dtype=torch.long, device=hidden.device).view(-1, 3).unbind(1)
-    words = F.cross_entropy(model.logits(hidden[rows, places]), tokens, reduction="none")
+    words = word_losses(lessons, hidden, model.logits)
     errors = [hidden.new_zeros(0, model.latent_out.out_features)]
     for row, lesson in zip(hidden, lessons, strict=True):
-        for at, goal in lesson.goals:
-            velocity = model.velocity(row[begin + at : begin + at + len(goal)])
-            errors.append((velocity - goal.to(velocity)).square())
+        for goal in lesson.goals:
+            first = begin + goal.at
+            velocity = model.velocity(row[first : first + len(goal.velocity)])
+            errors.append((velocity - goal.velocity).square())
     return Losses(words, torch.cat(errors))

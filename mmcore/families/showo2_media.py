@@ -23,7 +23,7 @@ from PIL import Image as PILImage
 from PIL import ImageOps
 from torch import Tensor
 
-from mmcore.document import Clip, Image, Text, Video
+from mmcore.document import Clip, Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.families.canvas import from_pixels, to_pixels
 from mmcore.families.remembered import Remembered, fingerprint
@@ -126,7 +126,7 @@ class Showo2Translator:
     def order(self, request: Request, sizes: dict[int, Size]) -> Order:
         """See `Translator`. Unasked, the model may open pictures, but no clips."""
         forced = {"image": IMAGE, "video": VIDEO}.get(request.want)
-        pieces = list(self._drawn(request, sizes) if forced else self._spoken(request))
+        pieces = list(self.drawn(request, sizes) if forced else self._spoken(request))
         return Order(
             pieces,
             {opener: self._grid(sizes[opener]) for opener in (forced or IMAGE,)},
@@ -157,7 +157,7 @@ class Showo2Translator:
         """Tokens of a medium: the first frame, then each four."""
         return 1 - (1 - size[0]) // STRETCH, -(-size[1] // self.cell), -(-size[2] // self.cell)
 
-    def _drawn(self, request: Request, sizes: dict[int, Size]) -> Iterator[Piece]:
+    def drawn(self, request: Request, sizes: dict[int, Size]) -> Iterator[Piece]:
         """What stands before a medium that is asked for. A clip that follows a picture begins with it."""
         segments = list(request.document)
         pictures = [s for s in segments if not isinstance(s, Text)]
@@ -179,20 +179,37 @@ class Showo2Translator:
     def _spoken(self, request: Request) -> Iterator[Piece]:
         """A conversation, in which the assistant's turn comes next. Where it will be words alone, media are read as the
         scripts that answer questions read them."""
-        v, newline = self.vocabulary, self.text.encode("\n")
-        user, assistant = ([*newline, v.begin, *self.text.encode(f"{who}\n")] for who in ("user", "assistant"))
+        yield from self.turns(request.document, asked=request.want == "text")
+        v, segments = self.vocabulary, list(request.document)
+        ended = [v.end] if segments and segments[-1].learn else []
+        yield Tokens(v.told([*ended, *self._opened("assistant")]), False)
+
+    def _opened(self, who: str) -> list[int]:
+        return [*self.text.encode("\n"), self.vocabulary.begin, *self.text.encode(f"{who}\n")]
+
+    def turns(self, document: Document, asked: bool) -> Iterator[Piece]:
+        """The turns of a conversation, with their markers; what the assistant said are pieces of their own.
+
+        Args:
+            document: fitted.
+            asked: whether media are read as the scripts that answer questions read them.
+        """
+        v = self.vocabulary
         said, speaks = [*self.text.encode("system\nYou are a helpful assistant."), v.end], None
-        for segment in request.document:
+        for segment in document:
             if segment.learn != speaks:
-                said += [*([v.end] if speaks else []), *(assistant if segment.learn else user)]
+                said += [*([v.end] if speaks else []), *self._opened("assistant" if segment.learn else "user")]
                 speaks = segment.learn
-            if isinstance(segment, Text):
+            if isinstance(segment, Text) and not segment.learn:
                 said += self.text.encode(segment.text)
                 continue
             yield Tokens(v.told(said), False)
             said = []
-            yield self._asked(segment) if request.want == "text" else self._medium(segment)
-        yield Tokens(v.told([*said, *([v.end] if speaks else []), *assistant]), False)
+            if isinstance(segment, Text):
+                yield Tokens(v.told(self.text.encode(segment.text)), True)
+            else:
+                yield self._asked(segment) if asked else self._medium(segment)
+        yield Tokens(v.told(said), False)
 
     def _medium(self, medium: Image | Video) -> Patches:
         """A fitted medium as something to go by: as many whole steps of the autoencoder as there are in it."""

@@ -164,8 +164,8 @@ class Showo2Past:
                 elif isinstance(piece, Begun):
                     row.first = piece.values
                 else:
-                    line.tokens(self._markers(piece)[:1])
-                    self._medium(line, piece)
+                    line.tokens(self.markers(piece)[:1])
+                    self.medium(line, piece)
             if line.position > self.model.config.context:
                 raise MMCoreError(
                     f"the document takes {line.position} positions, the model holds {self.model.config.context}: "
@@ -186,21 +186,21 @@ class Showo2Past:
         lines = self._lines()
         for line, new in zip(lines, patches, strict=True):
             if new is not None:
-                self._medium(line, new)
+                self.medium(line, new)
         return self._run(lines)
 
     def _lines(self) -> list[Line]:
         return [Line(row.span, row.position) for row in self.rows]
 
-    def _markers(self, medium: Patches) -> Tensor:
+    def markers(self, medium: Patches) -> Tensor:
         """(2, D). A clip that is asked about goes by a picture's."""
         return self.model.words(self.words.markers(IMAGE if isinstance(medium, Asked) else medium.opener))
 
     @torch.inference_mode()
-    def _medium(self, line: Line, medium: Patches) -> None:
+    def medium(self, line: Line, medium: Patches) -> None:
         """A finished medium behind its opener, with its closer."""
         level = torch.tensor([self.backbone.clean], device=self.model.device)
-        time, features, closer = self.model.time(level), self.backbone.features(medium), self._markers(medium)[1:]
+        time, features, closer = self.model.time(level), self.backbone.features(medium), self.markers(medium)[1:]
         if not isinstance(medium, Asked):
             line.block((torch.cat((time, features)),), CONTEXT)
             line.tokens(closer)
