@@ -41,7 +41,8 @@ from mmcore.training.meter import Meter, Report
 from mmcore.training.optimizers import freeze
 from mmcore.training.plain import Engine
 from mmcore.training.ranks import join
-from mmcore.training.recipe import Recipe
+from mmcore.training.recipe import WORLD, Recipe
+from mmcore.training.ruler import Ruler
 from mmcore.training.saving import load_position, save_checkpoint
 from mmcore.training.sources import held_out, recipe_source, recipe_words
 from mmcore.training.validation import Validation, held_out_batches
@@ -97,7 +98,11 @@ def train(
     if checkpoint.exists():
         engine.load(checkpoint)
         states, samples, tokens = load_position(checkpoint, states, count)
-    validation = make_validation(engine, source, tokenizer) if recipe.validation.every else None
+    watched: list[tuple[int, Callable[[], Report]]] = []
+    if recipe.validation.every:
+        watched.append((recipe.validation.every, make_validation(engine, source, tokenizer)))
+    if recipe.ruler.every:
+        watched.append((recipe.ruler.every, make_ruler(engine, source, folder)))
     documents = source or recipe_source(recipe, config)
     deal = partial(PackedBatches, documents, tokenizer, config.patch, recipe.layout, seed=recipe.seed, stride=count)
     loader = Turns([deal(state=state) for state in states.values()]).loader(workers)
@@ -124,10 +129,11 @@ def train(
                 bar.set_postfix({key: f"{line[key]:.4f}" for key in ("text", "flow") if key in line})
                 if log:
                     log.write(engine.done, line)
-            if validation and (last or due(recipe.validation.every)):
-                found = validation()
-                if log:
-                    log.write(engine.done, found | {"tokens": meter.tokens})
+            for every, measure in watched:
+                if last or due(every):
+                    found = measure()
+                    if log:
+                        log.write(engine.done, found | {"tokens": meter.tokens})
             if last or due(recipe.save_every):
                 save_checkpoint(engine, states, meter.samples, meter.tokens, checkpoint)
                 if log:
@@ -144,6 +150,21 @@ def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> V
     layout = dataclasses.replace(recipe.layout, hide_all=0.0, hide_text=0.0, hide_context=0.0)
     stream = PackedBatches(documents, tokenizer, config.patch, layout, seed=recipe.seed)
     return Validation(held_out_batches(stream, indexes), engine)
+
+
+def make_ruler(engine: Engine, source: Source | None, folder: Path) -> Ruler:
+    """What a recipe asks to be scored by.
+
+    Raises:
+        MMCoreError: the run does not train on the world.
+    """
+    recipe = engine.recipe
+    if source or (recipe.data and WORLD not in recipe.data):
+        raise MMCoreError(
+            f"ruler.every={recipe.ruler.every} scores what a model knows of the world, and this run trains on other "
+            "documents; set ruler.every=0"
+        )
+    return Ruler(engine, folder)
 
 
 def begin_folder(recipe: Recipe, folder: Path) -> None:
