@@ -59,6 +59,9 @@ def sharded(zero: int) -> tuple[str, ...]:
     return "engine.kind=deepspeed", f"engine.zero={zero}", "optimizer.muon=0"
 
 
+SCORED = ("data.world=1", "mixture=reading", "layout.room=[100, 40, 24]", "ruler.every=2", "ruler.documents=1")
+
+
 def launch(jobs: list[Job], where: Path, *launchers: list[str], dies: bool = False) -> None:
     """Run jobs by one or several launchers at once (nodes), and wait for them."""
     path = where / f"jobs-{len(list(where.glob('jobs-*')))}.json"
@@ -124,6 +127,7 @@ def one(shards: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Pa
     jobs = [job(where / "plain", "optimizer.muon=0"), job(where / "muon")]
     jobs += [job(where / f"zero{zero}", *sharded(zero)) for zero in range(4)]
     jobs += [job(where / "shards", "optimizer.muon=0", *shards)]
+    jobs += [job(where / "scored", "optimizer.muon=0", *SCORED)]
     jobs += [job(where / "killed", *sharded(1), die=(0, 4, "step"))]
     launch(jobs, where, dies=True)
     return where
@@ -137,6 +141,7 @@ def two(one: Path, shards: tuple[str, ...], tmp_path_factory: pytest.TempPathFac
     jobs = [job(where / "grown", *sharded(1))]
     jobs += [job(where / f"zero{zero}", *sharded(zero), average=True) for zero in range(4)]
     jobs += [job(where / "shards", *sharded(2), *shards)]
+    jobs += [job(where / "scored", *sharded(3), *SCORED)]
     jobs += [job(where / "offload", *sharded(2), "engine.offload=true")]
     jobs += [job(where / "muon", "engine.kind=deepspeed", "engine.checkpointing=true")]
     jobs += [job(where / "killed", *sharded(3), die=(1, 4, "saving"))]
@@ -165,6 +170,13 @@ def test_two_ranks_on_shards_come_to_the_validation_loss_of_one_process(one: Pat
     for read in (numbers, held_out):
         np.testing.assert_allclose(read(two / "shards"), read(one / "shards"), rtol=TOLERANCE, atol=2e-5)
     assert abs(held_out(one / "shards") - held_out(one / "plain"))[:, 1:].min() > 1e-3, "other documents"
+
+
+def test_one_of_two_ranks_scores_and_the_losses_are_those_of_one_process(one: Path, two: Path) -> None:
+    """The average is gathered from both ranks (ZeRO 3); each time there is one line of scores, the same."""
+    np.testing.assert_allclose(numbers(two / "scored"), numbers(one / "scored"), rtol=TOLERANCE, atol=2e-5)
+    scores = [[line for line in read_log(where / "scored") if "right/words" in line] for where in (one, two)]
+    assert scores[0] == scores[1] and [line["step"] for line in scores[0]] == [2, 4]
 
 
 def test_muon_works_where_nothing_is_split_and_blocks_may_run_twice(one: Path, two: Path) -> None:

@@ -216,6 +216,6 @@ def test_what_cannot_be_learnt_is_said_in_one_line(start: Path, tmp_path: Path) 
         with pytest.raises(MMCoreError, match=f"adapters alone are trained, in one process.*{why}"):
             train(tuning(start, **change), tmp_path / "run", document)
     with pytest.raises(MMCoreError, match="this is for the library's own"):
-        from mmcore.training.train import shape
+        from mmcore.training.subjects import shape
 
         shape(tuning(start))

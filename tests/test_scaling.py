@@ -18,7 +18,7 @@ from mmcore.model import MMCoreModel
 from mmcore.training.curves import COLOURS
 from mmcore.training.recipe import load_recipe
 from mmcore.training.scaling import Law, Points, fit
-from mmcore.training.train import shape
+from mmcore.training.subjects import shape
 
 pytestmark = pytest.mark.quick
 

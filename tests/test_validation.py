@@ -24,7 +24,8 @@ from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import HeldOut, Recipe, load_recipe
 from mmcore.training.shards import Sample, write_shards
 from mmcore.training.sources import held_out
-from mmcore.training.train import make_validation, shape, train
+from mmcore.training.subjects import make_validation, shape
+from mmcore.training.train import train
 from mmcore.training.validation import Validation
 from tests.conftest import lively
 

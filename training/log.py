@@ -25,6 +25,7 @@ LOG_FILE = "log.jsonl"
 PANELS = {
     "text loss": {"text": "training", "valid_text": "held out"},
     "flow loss": {"flow": "training", "valid_flow": "held out"},
+    "share that is right, by the ruler": {"right/words": "words", "right/stills": "stills", "right/clips": "clips"},
     "norm of the gradient": {"norm": ""},
     "tokens a second": {"tokens_per_s": ""},
     "share of time waiting for data": {"data_wait": ""},

@@ -28,7 +28,7 @@ from mmcore.training.flops import Load, forward_flops
 from mmcore.training.gpus import Gpu
 from mmcore.training.optimizers import split_parameters
 from mmcore.training.recipe import Recipe
-from mmcore.training.train import shape
+from mmcore.training.subjects import shape
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,9 @@ from torch import Tensor
 
 from mmcore.errors import MMCoreError
 from mmcore.training.recipe import Driver
+
+PATIENCE = timedelta(minutes=30)
+"""So long ranks wait for each other: for one that scores while the others do nothing, say."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def join(driver: Driver) -> Ranks:
     if driver.kind == "deepspeed" and not dist.is_initialized():
         backend = "nccl" if cuda else "gloo"
         if "RANK" in os.environ:
-            dist.init_process_group(backend)
+            dist.init_process_group(backend, timeout=PATIENCE)
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # pyright: ignore[reportPrivateImportUsage]
     return Ranks(rank, world, torch.device("cuda", local) if cuda else "cpu")

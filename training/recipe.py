@@ -21,6 +21,9 @@ from mmcore.training.world.tasks import MIXTURES
 
 RECIPES = Path(__file__).parent / "recipes"
 
+WORLD = "world"
+"""Name of the procedural world in a recipe's `data`."""
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -102,6 +105,25 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """Scores as of `mmcore eval` while a run goes on: of the averaged weights, on documents of the world.
+
+    Args:
+        every: steps from one time to the next, and once at the end; 0 is never.
+        documents: how many of each task of the recipe's mixture; always the same ones.
+    """
+
+    every: int = 0
+    documents: int = 4
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.documents < 1:
+            raise MMCoreError(
+                f"ruler.every must be at least 0 and ruler.documents at least 1, got {self.every} and {self.documents}"
+            )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training run.
 
@@ -134,6 +156,7 @@ class Recipe:
         optimizer: learning rates and what goes with them.
         engine: one process or many, and what is split over them.
         validation: losses on documents that are held out.
+        ruler: scores of what the model writes.
     """
 
     preset: str = "tiny"
@@ -161,6 +184,7 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=Optimizer)
     engine: Driver = field(default_factory=Driver)
     validation: HeldOut = field(default_factory=HeldOut)
+    ruler: Scoring = field(default_factory=Scoring)
 
     def __post_init__(self) -> None:
         if self.keep < 1:

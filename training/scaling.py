@@ -26,8 +26,8 @@ from mmcore.model import MMCoreModel
 from mmcore.training.curves import Curve, Panel, draw, labels
 from mmcore.training.log import read_log
 from mmcore.training.recipe import Recipe
+from mmcore.training.subjects import shape
 from mmcore.training.tables import from_table
-from mmcore.training.train import shape
 
 HUBER = 1e-3
 """Where Huber's loss turns from squares to distances, in the logarithm of the loss."""

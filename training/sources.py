@@ -21,12 +21,9 @@ from mmcore.document import Document, Text
 from mmcore.errors import MMCoreError
 from mmcore.tokenizers.media import fit
 from mmcore.training.data import VALIDATION, Source
-from mmcore.training.recipe import Recipe
+from mmcore.training.recipe import WORLD, Recipe
 from mmcore.training.shards import Shards
 from mmcore.training.world.tasks import sample_document
-
-WORLD = "world"
-"""Name of the procedural world in a recipe's `data`."""
 
 BLOCK = 1000
 """Each run of so many documents holds the shares of a mixture, to the nearest document."""

@@ -14,40 +14,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mmcore.autoencoder import VAE
-from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.errors import MMCoreError
-from mmcore.loading import family_opener
 from mmcore.memory import keep_freed_memory
-from mmcore.model import MMCoreModel
-from mmcore.tokenizers.words import OWN, copy_words, words_file
-from mmcore.training.checkpoints import load_averaged, load_weights, recover
-from mmcore.training.data import DataState, PackedBatches, Source, Turns, new_tokenizer, step_generator
-from mmcore.training.engine import make_engine
-from mmcore.training.family import LessonBatches, family_engine, held_out_lessons
+from mmcore.training.checkpoints import recover
+from mmcore.training.data import DataState, Source, Turns, step_generator
 from mmcore.training.log import Log
-from mmcore.training.lora import add_adapters
 from mmcore.training.meter import Meter, Report
-from mmcore.training.optimizers import freeze
-from mmcore.training.plain import Engine, Stepper
-from mmcore.training.ranks import Ranks, join
+from mmcore.training.plain import Stepper
+from mmcore.training.ranks import join
 from mmcore.training.recipe import Recipe
 from mmcore.training.saving import load_position, save_checkpoint
-from mmcore.training.sources import held_out, recipe_source, recipe_words
-from mmcore.training.validation import Validation, held_out_batches
+from mmcore.training.subjects import subject_of
 
 
 def train(
@@ -82,18 +68,19 @@ def train(
         begin_folder(recipe, folder)
         recover(checkpoint)
     torch.manual_seed(recipe.seed)
-    if recipe.preset == "start" and family_opener(Path(recipe.start)):
-        subject, workers = family_subject(recipe, source, ranks), 0
-    else:
-        subject = native_subject(recipe, source, ranks, folder)
+    subject = subject_of(recipe, source, ranks, folder)
     engine = subject.engine
     count, samples, tokens = recipe.engine.batches, 0, 0
     states = {stream: DataState(stream) for stream in range(ranks.rank, count, ranks.world)}
     if checkpoint.exists():
         engine.load(checkpoint)
         states, samples, tokens = load_position(checkpoint, states, count)
-    validation = subject.validation() if recipe.validation.every else None
-    loader = Turns([subject.stream(state) for state in states.values()]).loader(workers)
+    watched: list[tuple[int, Callable[[], Report]]] = []
+    if recipe.validation.every:
+        watched.append((recipe.validation.every, subject.validation()))
+    if recipe.ruler.every:
+        watched.append((recipe.ruler.every, subject.ruler()))
+    loader = Turns([subject.stream(state) for state in states.values()]).loader(min(workers, subject.workers))
     meter = Meter(engine.work, recipe, ranks, samples, tokens)
     log = Log(folder, engine.done) if first else None
 
@@ -117,10 +104,11 @@ def train(
                 bar.set_postfix({key: f"{line[key]:.4f}" for key in ("text", "flow") if key in line})
                 if log:
                     log.write(engine.done, line)
-            if validation and (last or due(recipe.validation.every)):
-                found = validation()
-                if log:
-                    log.write(engine.done, found | {"tokens": meter.tokens})
+            for every, measure in watched:
+                if last or due(every):
+                    found = measure()
+                    if log:
+                        log.write(engine.done, found | {"tokens": meter.tokens})
             if last or due(recipe.save_every):
                 save_checkpoint(engine, states, meter.samples, meter.tokens, checkpoint)
                 if log:
@@ -130,66 +118,6 @@ def train(
     return engine
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What differs from one kind of model to another.
-
-    Args:
-        engine: what is trained.
-        stream: batches of documents from a state on.
-        validation: makes what the recipe asks to be validated on.
-    """
-
-    engine: Stepper[Any, Any]
-    stream: Callable[[DataState], IterableDataset[Any]]
-    validation: Callable[[], Validation]
-
-
-def native_subject(recipe: Recipe, source: Source | None, ranks: Ranks, folder: Path) -> Subject:
-    """This library's own model, which begins with what the recipe says; its tokenizer goes into the run's folder."""
-    first, config = ranks.rank == 0, shape(recipe)
-    model = MMCoreModel(config)
-    if recipe.start:
-        begin_from(model, Path(recipe.start), folder if first else None)
-    if first and not words_file(folder):
-        new_tokenizer(folder / OWN, recipe.vocabulary, recipe_words(recipe))
-    if recipe.lora:
-        add_adapters(model, model.core.blocks, recipe.lora)
-    freeze(model, recipe.rates)
-    ranks.wait()
-    tokenizer = words_file(folder)
-    assert tokenizer is not None
-    engine = make_engine(model, recipe, ranks)
-    documents, stride = source or recipe_source(recipe, config), recipe.engine.batches
-
-    def stream(state: DataState) -> PackedBatches:
-        return PackedBatches(documents, tokenizer, config.patch, recipe.layout, state, recipe.seed, stride)
-
-    return Subject(engine, stream, lambda: make_validation(engine, source, tokenizer))
-
-
-def family_subject(recipe: Recipe, source: Source | None, ranks: Ranks) -> Subject:
-    """A released model of another family, whose adapters learn."""
-    engine = family_engine(recipe, ranks)
-    stream = partial(LessonBatches, source or recipe_source(recipe, None), engine.taught, recipe)
-
-    def validation() -> Validation:
-        documents, indexes = held_out(recipe, None, source)
-        taught = LessonBatches(documents, engine.taught, recipe, DataState())
-        return Validation(held_out_lessons(taught, indexes), engine)
-
-    return Subject(engine, stream, validation)
-
-
-def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> Validation:
-    """What a recipe asks to be validated on; conditions are never hidden there."""
-    recipe, config = engine.recipe, engine.model.config
-    documents, indexes = held_out(recipe, config, source)
-    layout = dataclasses.replace(recipe.layout, hide_all=0.0, hide_text=0.0, hide_context=0.0)
-    stream = PackedBatches(documents, tokenizer, config.patch, layout, seed=recipe.seed)
-    return Validation(held_out_batches(stream, indexes), engine)
-
-
 def begin_folder(recipe: Recipe, folder: Path) -> None:
     """Make a run's folder, with its resolved recipe."""
     try:
@@ -197,38 +125,6 @@ def begin_folder(recipe: Recipe, folder: Path) -> None:
         (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1))
     except OSError as error:
         raise MMCoreError(f"{folder}: cannot write the run: {error.strerror}; choose another with --out") from error
-
-
-def shape(recipe: Recipe) -> MMCoreConfig:
-    """The configuration of the model that a recipe trains."""
-    if recipe.preset != "start":
-        return MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
-    start = Path(recipe.start)
-    if family_opener(start):
-        raise MMCoreError(f"{start}: a released model of another family; this is for the library's own")
-    folders = (start / "checkpoint" / "shards", start / "checkpoint" / "ema")
-    file = next((folder for folder in folders if folder.is_dir()), start) / "config.json"
-    try:
-        return MMCoreConfig.from_json_file(file)
-    except (OSError, ValueError, TypeError) as error:
-        raise MMCoreError(f"{file}: cannot read the shape to start from: {error}; change start=") from error
-
-
-def begin_from(model: MMCoreModel, source: Path, folder: Path | None) -> None:
-    """Put a model folder's weights, or a run's averaged ones, into a model, and its tokenizers into a run's folder."""
-    checkpoint = source / "checkpoint"
-    try:
-        if checkpoint.is_dir():
-            load_averaged(model, checkpoint)
-        else:
-            load_weights(model, source)
-        if folder:
-            copy_words(source, folder)
-            if model.config.latent_channels:
-                shutil.copytree(source / VAE, folder / VAE, dirs_exist_ok=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MMCoreError(f"{source}: cannot start from it: {reason}; train it first, or change start=") from error
 
 
 def drawn(loader: DataLoader, engine: Stepper[Any, Any]) -> Iterator[list[tuple[Any, DataState]]]:
