@@ -190,7 +190,7 @@ def init(options: argparse.Namespace) -> None:
     from mmcore.starting import start
 
     size = (options.frames, options.height, options.width)
-    start(options.core, options.vae, Path(options.output), size, options.fps)
+    start(options.core, options.vae, Path(options.output), size, options.fps, options.eye)
     print(options.output)
 
 

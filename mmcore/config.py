@@ -42,6 +42,7 @@ class MMCoreConfig(PretrainedConfig):
             cut from pixels.
         latent_cell: (frames, rows, columns) of pixels in one cell of latents; the first frame has a cell of its own.
         origin: the `config.json` of the text core that this one began as; {} is none.
+        eye: a vision tower that given media are looked at with (see `eye.read_eye`); {} is none.
         context_length: most positions that one document may take, context and the segment being written together.
         frames: frames of a clip that nobody asked another length for.
         fps: frame rate the model was trained at.
@@ -75,6 +76,7 @@ class MMCoreConfig(PretrainedConfig):
         latent_channels: int = 0,
         latent_cell: tuple[int, int, int] = (1, 1, 1),
         origin: dict[str, Any] | None = None,
+        eye: dict[str, Any] | None = None,
         context_length: int = 4096,
         frames: int = 16,
         fps: float = 8.0,
@@ -114,6 +116,7 @@ class MMCoreConfig(PretrainedConfig):
         self.latent_channels = latent_channels
         self.latent_cell = (latent_cell[0], latent_cell[1], latent_cell[2])
         self.origin = origin or {}
+        self.eye = eye or {}
         self.context_length = context_length
         self.frames = frames
         self.fps = fps
@@ -131,6 +134,11 @@ class MMCoreConfig(PretrainedConfig):
         """`P`, numbers in one patch."""
         t, y, x = self.patch
         return t * y * x * self.channels
+
+    @property
+    def look(self) -> int:
+        """Rows and columns, in pixels, of what the eye is shown; 0 where there is none."""
+        return self.eye.get("side", 0)
 
     def grid(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
         """How many patches (T, Y, X) a clip of `size` (frames, rows, columns) takes."""

@@ -76,7 +76,7 @@ class NativeTranslator:
     def order(self, request: Request, sizes: dict[int, Size]) -> Order:
         """See `Translator`."""
         return Order(
-            document_pieces(request.document, self.text, self.config.patch, self.autoencoder),
+            document_pieces(request.document, self.text, self.config.patch, self.autoencoder, self.config.look),
             {opener: self.config.grid(size) for opener, size in sizes.items()},
             {"image": IMAGE, "video": VIDEO}.get(request.want),
             0 if request.want == "text" else 4,

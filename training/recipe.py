@@ -111,7 +111,7 @@ class Recipe:
         data: folders of shards, each with its weight in the mixture; the name "world" is the procedural world, as is
             an empty table. In a file or on the command line a single folder's path is enough.
         rates: learning rates of parts of the model (`mmcore.model.PARTS`), as shares of the optimizer's; 0 freezes a
-            part, and what is not named learns at the full rate.
+            part, and what is not named learns at the full rate, but for the eye, which stays.
         lora: rank of the adapters that are trained in place of the core's matrices and all the rest; 0 trains
             everything (see `lora`).
         mixture: one of `mmcore.training.world.tasks.MIXTURES`, where the world is the source.

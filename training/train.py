@@ -81,6 +81,8 @@ def train(
     torch.manual_seed(recipe.seed)
     config = shape(recipe)
     model = MMCoreModel(config)
+    if config.eye and recipe.engine.zero:
+        raise MMCoreError(f"{recipe.start}: a model with an eye is for engine.zero=0: it is not split over ranks yet")
     if recipe.start:
         begin_from(model, Path(recipe.start), folder if first else None)
     if first and not words_file(folder):
@@ -99,7 +101,8 @@ def train(
         states, samples, tokens = load_position(checkpoint, states, count)
     validation = make_validation(engine, source, tokenizer) if recipe.validation.every else None
     documents = source or recipe_source(recipe, config)
-    deal = partial(PackedBatches, documents, tokenizer, config.patch, recipe.layout, seed=recipe.seed, stride=count)
+    shared = {"seed": recipe.seed, "stride": count, "look": config.look}
+    deal = partial(PackedBatches, documents, tokenizer, config.patch, recipe.layout, **shared)
     loader = Turns([deal(state=state) for state in states.values()]).loader(workers)
     meter = Meter(config, recipe, ranks, samples, tokens)
     log = Log(folder, engine.done) if first else None
@@ -142,7 +145,7 @@ def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> V
     recipe, config = engine.recipe, engine.model.config
     documents, indexes = held_out(recipe, config, source)
     layout = dataclasses.replace(recipe.layout, hide_all=0.0, hide_text=0.0, hide_context=0.0)
-    stream = PackedBatches(documents, tokenizer, config.patch, layout, seed=recipe.seed)
+    stream = PackedBatches(documents, tokenizer, config.patch, layout, seed=recipe.seed, look=config.look)
     return Validation(held_out_batches(stream, indexes), engine)
 
 
