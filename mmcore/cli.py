@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
     made = command("caption", "say what there is to see in a picture or a clip", "mmcore caption clip.mp4")
     made.add_argument("file")
+    made.add_argument("--every", type=float, metavar="SECONDS", help="of a clip of any length, so many at a time")
 
     made = command("ask", "answer a question about a picture or a clip", 'mmcore ask clip.mp4 "what moves?"')
     made.add_argument("file")
