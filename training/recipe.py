@@ -116,6 +116,8 @@ class Recipe:
             everything (see `lora`).
         mixture: one of `mmcore.training.world.tasks.MIXTURES`, where the world is the source.
         solids: how many solids a scene of the world has at most, 1 to 4, before anything is added to it.
+        sizes: [frames, rows, columns] of several; media of shards are fitted to the nearest in shape and area. They go
+            into the model's configuration; [] is what that has.
         vocabulary: number of text tokens.
         steps: optimizer steps in all.
         flow_weight: weight of the flow loss beside the text loss.
@@ -143,6 +145,7 @@ class Recipe:
     lora: int = 0
     mixture: str = "all"
     solids: int = 4
+    sizes: tuple[tuple[int, int, int], ...] = ()
     vocabulary: int = 1024
     steps: int = 1000
     flow_weight: float = 1.0

@@ -83,6 +83,8 @@ def train(
     model = MMCoreModel(config)
     if config.eye and recipe.engine.zero:
         raise MMCoreError(f"{recipe.start}: a model with an eye is for engine.zero=0: it is not split over ranks yet")
+    if config.latent_channels and not recipe.start:
+        raise MMCoreError(f"preset {recipe.preset} is of latents: make a model with mmcore init, and start from it")
     if recipe.start:
         begin_from(model, Path(recipe.start), folder if first else None)
     if first and not words_file(folder):
@@ -159,7 +161,25 @@ def begin_folder(recipe: Recipe, folder: Path) -> None:
 
 
 def shape(recipe: Recipe) -> MMCoreConfig:
-    """The configuration of the model that a recipe trains."""
+    """The configuration of the model that a recipe trains.
+
+    Raises:
+        MMCoreError: there is nothing to start from, or a size does not fill the grid of patches or has no room.
+    """
+    config = begun_shape(recipe)
+    config.sizes = recipe.sizes or config.sizes
+    for size in config.sizes:
+        if min(size) < 1:
+            raise MMCoreError(f"sizes: {list(size)}: frames, rows and columns must be above 0")
+        if (fits := config.whole(size)) != size:
+            raise MMCoreError(f"sizes: {list(size)} does not fill whole patches; the next that does is {list(fits)}")
+        if (need := 1 + math.prod(config.grid(size))) > max(recipe.layout.room[1:]):
+            raise MMCoreError(f"sizes: {list(size)} takes {need} positions, layout.room={list(recipe.layout.room)}")
+    return config
+
+
+def begun_shape(recipe: Recipe) -> MMCoreConfig:
+    """The same as it is before the recipe says which sizes media have."""
     if recipe.preset != "start":
         return MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
     start = Path(recipe.start)
