@@ -40,9 +40,9 @@ from tests.conftest import lively, noise_clip
 
 pytestmark = pytest.mark.quick
 
-SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT_SIZE = {**SIZE, "intermediate_size": 32, "vocab_size": 20, "eos_token_id": 1, "bos_token_id": 0}
-PIXELS = {"image_size": 16, "patch_size": 4}
+PIXELS: dict[str, Any] = {"image_size": 16, "patch_size": 4}
 TOWERS: dict[str, Any] = {
     "siglip": lambda: AutoModel.from_config(SiglipVisionConfig(**SIZE, **PIXELS, intermediate_size=32)),
     "siglip2": lambda: AutoModel.from_config(Siglip2VisionConfig(**SIZE, num_patches=16, patch_size=4)),

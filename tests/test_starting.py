@@ -21,6 +21,7 @@ from mmcore.training.engine import make_engine
 from mmcore.training.optimizers import freeze
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import load_recipe
+from mmcore.training.train import shape
 from tests.conftest import lively, noise_clip
 from tests.test_eye import saved_tower
 from tests.test_released_text import released
@@ -121,6 +122,34 @@ def test_an_eye_goes_from_init_over_align_to_a_caption(
         request = Request(Document((Video.open(clip), Text("what is this ?"))), "text")
         seen.append(pipeline.backbone.read([order(request, {}).pieces])[1])
     assert not torch.equal(*seen), "the clip is looked at"
+
+
+def test_an_eye_is_not_split_over_ranks(eyed: Path) -> None:
+    split = ["engine.kind=deepspeed", "engine.zero=1"]
+    recipe = load_recipe("sft", [f"start={eyed}", *split, "rates={}"])
+    with pytest.raises(MMCoreError, match="a model with an eye is for engine"):
+        shape(recipe)
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_sft_moves_what_it_says(lora: int, eyed: Path, tmp_path: Path) -> None:
+    """From a folder of `mmcore init`: all but patches and the eye; or, by adapters, the core's matrices alone."""
+    run, model = tmp_path / "run", tmp_path / "model"
+    changes = ["steps=2", "save_every=2", "precision=fp32", "layout.rows=1", "layout.waiting=2", f"lora={lora}"]
+    begun = [*changes, f"start={eyed}", "optimizer.ema=0", "optimizer.adam=0.01", "layout.room=[400,80,80]"]
+    assert main(["train", "sft", *begun, "--out", str(run)]) == 0
+    assert main(["export", str(run), str(model)]) == 0
+    before, after = (mmcore.load(folder).model.state_dict() for folder in (eyed, model))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    core = {name for name in before if part_of(name) in ("attention", "text", "visual")}
+    if lora:  # nothing reads what the last block says of patches: the decoder is fresh, and stays so
+        last = f"core.blocks.{MMCoreConfig.from_pretrained(eyed).depth - 1}.visual."
+        assert moved == {name for name in core if before[name].ndim == 2 and not name.startswith(last)}
+        for name in moved:
+            added = torch.linalg.svdvals(after[name] - before[name])
+            assert added[lora] < 1e-2 * added[0], name
+    else:
+        assert core <= moved and {part_of(name) for name in moved} == set(PARTS) - {"patches", "eye"}
 
 
 def test_it_says_what_its_text_core_says(begun: Path, parts: tuple[Path, Path]) -> None:

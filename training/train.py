@@ -81,8 +81,6 @@ def train(
     torch.manual_seed(recipe.seed)
     config = shape(recipe)
     model = MMCoreModel(config)
-    if config.eye and recipe.engine.zero:
-        raise MMCoreError(f"{recipe.start}: a model with an eye is for engine.zero=0: it is not split over ranks yet")
     if config.latent_channels and not recipe.start:
         raise MMCoreError(f"preset {recipe.preset} is of latents: make a model with mmcore init, and start from it")
     if recipe.start:
@@ -164,9 +162,12 @@ def shape(recipe: Recipe) -> MMCoreConfig:
     """The configuration of the model that a recipe trains.
 
     Raises:
-        MMCoreError: there is nothing to start from, or a size does not fill the grid of patches or has no room.
+        MMCoreError: there is nothing to start from, or what is cannot be split so; or a size does not fill the grid of
+            patches, or has no room.
     """
     config = begun_shape(recipe)
+    if config.eye and recipe.engine.zero:
+        raise MMCoreError(f"{recipe.start}: a model with an eye is for engine.zero=0: it is not split over ranks yet")
     config.sizes = recipe.sizes or config.sizes
     for size in config.sizes:
         if min(size) < 1:
