@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
     made = command("caption", "say what there is to see in a picture or a clip", "mmcore caption clip.mp4")
     made.add_argument("file")
+    made.add_argument("--every", type=float, metavar="SECONDS", help="of a clip of any length, so many at a time")
 
     made = command("ask", "answer a question about a picture or a clip", 'mmcore ask clip.mp4 "what moves?"')
     made.add_argument("file")
@@ -81,9 +82,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--auth", default="", metavar="USER:PASSWORD", help="ask for a name and a password")
 
     example = "mmcore init --core Qwen/Qwen3-1.7B --vae Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o start"
-    made = command("init", "make a model to train of a released text core and autoencoder", example, model=False)
+    made = command("init", "make a model to train of released parts", example, model=False)
     made.add_argument("--core", required=True, help="a folder or hub id of a Qwen2, Qwen3 or Llama model")
     made.add_argument("--vae", help="a folder or hub id of an AutoencoderKLWan or AutoencoderKL (default: pixels)")
+    made.add_argument("--eye", help="a folder or hub id of a vision tower: SigLIP 2, CLIP, DINOv2 (default: none)")
     made.add_argument("-o", "--output", required=True, help="where the model goes")
     made.add_argument("--height", type=int, default=256, help="rows of its media (default 256)")
     made.add_argument("--width", type=int, default=256, help="columns of its media (default 256)")

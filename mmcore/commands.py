@@ -118,6 +118,10 @@ def caption(options: argparse.Namespace) -> None:
     """mmcore caption"""
     from mmcore.parts import as_medium
 
+    if options.every is not None:
+        for seen in loaded(options).captions(options.file, options.every):
+            say(options, f"{seen.begin:8.2f} s  {seen.text}", file=options.file, begin=seen.begin, text=seen.text)
+        return
     medium = as_medium(options.file)
     text = loaded(options).caption(medium)
     say(options, text, file=options.file, text=text)
@@ -190,7 +194,7 @@ def init(options: argparse.Namespace) -> None:
     from mmcore.starting import start
 
     size = (options.frames, options.height, options.width)
-    start(options.core, options.vae, Path(options.output), size, options.fps)
+    start(options.core, options.vae, Path(options.output), size, options.fps, options.eye)
     print(options.output)
 
 

@@ -7,6 +7,7 @@ The config is saved as `config.json` beside the weights by `save_pretrained`, as
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -42,11 +43,13 @@ class MMCoreConfig(PretrainedConfig):
             cut from pixels.
         latent_cell: (frames, rows, columns) of pixels in one cell of latents; the first frame has a cell of its own.
         origin: the `config.json` of the text core that this one began as; {} is none.
+        eye: a vision tower that given media are looked at with (see `eye.read_eye`); {} is none.
         context_length: most positions that one document may take, context and the segment being written together.
         frames: frames of a clip that nobody asked another length for.
         fps: frame rate the model was trained at.
         height: rows of a picture that nobody asked another size for.
         width_px: columns of the same.
+        sizes: (frames, rows, columns) of several sizes that media come in (see `nearest`); () is the one above.
     """
 
     model_type = "mmcore"
@@ -75,11 +78,13 @@ class MMCoreConfig(PretrainedConfig):
         latent_channels: int = 0,
         latent_cell: tuple[int, int, int] = (1, 1, 1),
         origin: dict[str, Any] | None = None,
+        eye: dict[str, Any] | None = None,
         context_length: int = 4096,
         frames: int = 16,
         fps: float = 8.0,
         height: int = 64,
         width_px: int = 64,
+        sizes: tuple[tuple[int, int, int], ...] = (),
         **kwargs: Any,
     ) -> None:
         if decoder_depth > depth:
@@ -114,11 +119,13 @@ class MMCoreConfig(PretrainedConfig):
         self.latent_channels = latent_channels
         self.latent_cell = (latent_cell[0], latent_cell[1], latent_cell[2])
         self.origin = origin or {}
+        self.eye = eye or {}
         self.context_length = context_length
         self.frames = frames
         self.fps = fps
         self.height = height
         self.width_px = width_px
+        self.sizes = tuple((size[0], size[1], size[2]) for size in sizes)
         super().__init__(**kwargs)
 
     @property
@@ -132,9 +139,37 @@ class MMCoreConfig(PretrainedConfig):
         t, y, x = self.patch
         return t * y * x * self.channels
 
+    @property
+    def look(self) -> int:
+        """Rows and columns, in pixels, of what the eye is shown; 0 where there is none."""
+        return self.eye.get("side", 0)
+
     def grid(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
         """How many patches (T, Y, X) a clip of `size` (frames, rows, columns) takes."""
         return grid_of(size, self.patch, self.latent_cell)
+
+    def whole(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The smallest size that holds `size` (frames, rows, columns) and leaves no part of a patch empty."""
+        cells = [n * p for n, p in zip(self.grid(size), self.patch, strict=True)]
+        t, y, x = self.latent_cell
+        return 1 + (cells[0] - 1) * t, cells[1] * y, cells[2] * x
+
+    def nearest(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The one of `sizes` that a medium is fitted to: near in shape, then in area; the longest that it fills.
+
+        Args:
+            size: (frames, rows, columns) of the medium, at the model's frame rate.
+        """
+        frames, rows, columns = size
+
+        def distance(other: tuple[int, int, int]) -> float:
+            tall, wide = math.log(other[1] / rows), math.log(other[2] / columns)
+            return abs(tall - wide) + abs(tall + wide) / 4
+
+        sizes = self.sizes or ((self.frames, self.height, self.width_px),)
+        near = min(map(distance, sizes))
+        alike = sorted(other for other in sizes if distance(other) == near)
+        return next((other for other in reversed(alike) if other[0] <= frames), alike[0])
 
 
 def cells_of(size: tuple[int, int, int], cell: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -163,5 +198,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "peer": {"width": 256, "depth": 4, "decoder_depth": 2, "heads": 4, "ff_width": 704, "bottleneck": 128},
     "small": {"width": 768, "depth": 12, "decoder_depth": 4, "heads": 12, "ff_width": 2048},
     "1b": {"width": 1536, "depth": 16, "decoder_depth": 6, "heads": 12, "ff_width": 4224, "bottleneck": 256},
+    "1b-480p": {
+        **{"width": 1536, "depth": 16, "decoder_depth": 6, "heads": 12, "ff_width": 4224, "bottleneck": 256},
+        **{"patch": (1, 2, 2), "latent_channels": 16, "latent_cell": (4, 8, 8)},
+        **{"frames": 81, "height": 480, "width_px": 832, "fps": 16.0, "context_length": 131072},
+    },
     "7b": {"width": 3072, "depth": 30, "decoder_depth": 10, "heads": 24, "ff_width": 8448, "bottleneck": 512},
 }

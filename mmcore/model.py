@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from mmcore.cache import Cache
 from mmcore.config import MMCoreConfig
 from mmcore.core import GRID_WAVES, Block, Core, PatchIn
 from mmcore.decoder import DecoderBlock, DiffusionDecoder
+from mmcore.eye import Eye
 from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
 from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles, rotary_axes
 from mmcore.pyramid import ZeroConvolution
@@ -33,16 +35,17 @@ PARTS = {
     "attention": r"core\.blocks\.\d+\.attention\.",
     "text": r"core\.blocks\.\d+\.text\.",
     "visual": r"core\.blocks\.\d+\.(visual\.|level$)",
-    "patches": r"patch_in\.",
+    "patches": r"patch_in\.|eye\.(norm|project)\.",
+    "eye": r"eye\.tower\.",
     "decoder": r"decoder\.",
 }
 """What weights are for, and how their names begin: words in and out, the core's attention and feed-forwards, patches on
-their way in, the diffusion decoder."""
+their way in, the vision tower, the diffusion decoder."""
 
 
 def part_of(name: str) -> str:
-    """The part, one of `PARTS`, that a weight of the model belongs to."""
-    return next(part for part, begins in PARTS.items() if re.match(begins, name))
+    """The part, one of `PARTS`, that a weight of the model belongs to; "" for a weight of another kind of model."""
+    return next((part for part, begins in PARTS.items() if re.match(begins, name)), "")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class MMCoreModel(PreTrainedModel):
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.head = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
         self.patch_in = PatchIn(config)
+        self.eye = Eye(config) if config.eye else None
         self.core = Core(config)
         self.text_norm = RMSNorm(config.width, eps=config.norm_eps)
         self.decoder = DiffusionDecoder(config)
@@ -158,6 +162,8 @@ class MMCoreModel(PreTrainedModel):
         config = self.config
         text = config.embedding_scale * self.embedding(seq.ids)
         visual, by_level, floors = self.patch_in(seq.patches, seq.grid, seq.level, seq.is_patch, seq.is_level)
+        if self.eye is not None and len(seq.looks):
+            visual = visual + F.pad(self.eye(seq.looks, seq.grid[:, :lc], seq.is_seen), (0, 0, 0, lx))
         x = torch.cat((text, visual), 1).to(dtype)  # (B, L, D)
         rope = rotary_angles(seq.coords, config)
         marks = seq.marks if cache is None else cache.joined(seq.marks)
@@ -177,6 +183,10 @@ class MMCoreModel(PreTrainedModel):
             [group.of_targets(lc, lc + lx) for group in floors],
         )
         return Output(hidden, patches)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """As in `transformers`; weights of an eye have the names that they have here, whichever tower it is."""
+        super().save_pretrained(save_directory, save_original_format=False, **kwargs)
 
     def _compute_dtype(self) -> torch.dtype:
         """The dtype that attention will see: autocast's where it is on, else the weights'."""

@@ -60,14 +60,17 @@ class NativeTranslator:
     def fit(self, medium: Image | Video) -> Image | Video:
         """See `Translator`."""
         c = self.config
-        return fit(medium, (c.height, c.width_px), c.fps, c.context_length)
+        _, rows, columns = c.nearest(medium.size)
+        return fit(medium, (rows, columns), c.fps, c.context_length)
 
     def sizes(self, request: Request) -> dict[int, Size]:
         """See `Translator`."""
         c, (frames, height, width) = self.config, request.size
-        clips = [m.size[0] for m in request.document.media if isinstance(m, Video)]
+        media = request.document.media
+        clips = [m.size[0] for m in media if isinstance(m, Video)]
         length = frames or (clips[-1] if clips else c.frames)
-        size = (height or c.height, width or c.width_px)
+        like = media[-1].size[1:] if media else (c.height, c.width_px)
+        size = (height or like[0], width or like[1])
         for name, n in (("frames", length), ("height", size[0]), ("width", size[1])):
             if n < 1:
                 raise MMCoreError(f"{name} must be at least 1, got {n}")
@@ -76,7 +79,7 @@ class NativeTranslator:
     def order(self, request: Request, sizes: dict[int, Size]) -> Order:
         """See `Translator`."""
         return Order(
-            document_pieces(request.document, self.text, self.config.patch, self.autoencoder),
+            document_pieces(request.document, self.text, self.config.patch, self.autoencoder, self.config.look),
             {opener: self.config.grid(size) for opener, size in sizes.items()},
             {"image": IMAGE, "video": VIDEO}.get(request.want),
             0 if request.want == "text" else 4,

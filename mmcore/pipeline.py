@@ -25,8 +25,9 @@ from mmcore.generate import Event, Settings, StepEvent, TokenEvent, write
 from mmcore.model import MMCoreModel
 from mmcore.native import DEFAULTS, NativeTranslator
 from mmcore.parts import Part, as_medium, user_turn
-from mmcore.replies import Reply, Request, Update
+from mmcore.replies import Glimpse, Reply, Request, Update
 from mmcore.sequence import Patches, Piece
+from mmcore.tokenizers.media import read_windows
 from mmcore.tokenizers.words import Words
 from mmcore.translator import Size, Translator
 
@@ -121,6 +122,17 @@ class Pipeline:
     def caption(self, medium: Part, **settings: object) -> str:
         """Say what there is to see in a picture or a clip."""
         return self.ask(medium, WHAT, **settings)
+
+    def captions(self, path: str | Path, every: float = 2.0, **settings: object) -> Iterator[Glimpse]:
+        """Say what there is to see in a clip of any length, window by window, each by itself, in flat memory.
+
+        Args:
+            path: of the file.
+            every: seconds that a window lasts.
+            settings: fields of `Settings`.
+        """
+        for begin, clip in read_windows(Path(path), every):
+            yield Glimpse(begin, clip, self.caption(clip, **settings))
 
     def ask(self, medium: Part, question: str, **settings: object) -> str:
         """Answer a question about a picture or a clip, with the likeliest words unless a temperature is given."""

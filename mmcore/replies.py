@@ -56,6 +56,21 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Glimpse:
+    """What was said of one window of a long clip.
+
+    Args:
+        begin: the second at which it begins.
+        clip: its frames.
+        text: what was said.
+    """
+
+    begin: float
+    clip: Image | Video
+    text: str
+
+
+@dataclass(frozen=True)
 class Request:
     """One document to be continued.
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from mmcore.attention import CONTEXT, PADDING, TARGET, TEXT, Marks
+from mmcore.lane import Lane
 
 IGNORE = -100
 """Label of a position at which nothing is learnt (the index that torch's cross-entropy ignores)."""
@@ -91,32 +92,17 @@ class Patches:
         grid: (T, Y, X).
         opener: IMAGE or VIDEO, in every vocabulary.
         learn: whether the model is to write it.
+        looks: (T, S, S, 3) uint8, what the model's eye is shown of each step in time; None where it does not look.
     """
 
     values: Tensor
     grid: Grid
     opener: int
     learn: bool
+    looks: Tensor | None = field(default=None, kw_only=True)
 
 
 Piece = Tokens | Patches
-
-
-@dataclass
-class Lane:
-    """Positions of one kind, in reading order: runs of arrays that `pack` joins."""
-
-    span: list[np.ndarray] = field(default_factory=list)
-    coords: list[np.ndarray] = field(default_factory=list)
-    hide: list[np.ndarray] = field(default_factory=list)
-    length: int = 0
-
-    def extend(self, span: np.ndarray, coords: np.ndarray, hide: int) -> None:
-        """Add `n` positions: span (n,), coords (n, 3)."""
-        self.span.append(span)
-        self.coords.append(coords)
-        self.hide.append(np.full(len(span), hide))
-        self.length += len(span)
 
 
 def patch_coords(grid: Grid) -> np.ndarray:
@@ -240,6 +226,8 @@ class PackedSequence:
         grid: (B, Lc + Lx, 3) coordinates of each patch in its own grid.
         coords: (B, L, 3) rotary coordinates.
         marks: (B, L) what the mask needs.
+        looks: (n, S, S, 3) uint8, what the eye is shown: one look for each plane of patches that it sees, in order.
+        is_seen: (B, Lc) bool, the patches of those planes.
         lengths: (Lt, Lc, Lx).
     """
 
@@ -251,6 +239,8 @@ class PackedSequence:
     grid: Tensor
     coords: Tensor
     marks: Marks
+    looks: Tensor
+    is_seen: Tensor
     lengths: tuple[int, int, int]
 
     @property
@@ -312,6 +302,7 @@ def pack(
     visual = room[1] + room[2]
     is_level, grid = np.zeros((b, visual), bool), np.zeros((b, visual, 3), int)
     patches = torch.zeros(b, visual, patch_width)
+    looks, is_seen = list[Tensor](), np.zeros((b, room[1]), bool)
     for r, row in enumerate(rows):
         at, offset = dict(starts), 0
         for d, strip in enumerate(row):
@@ -324,6 +315,9 @@ def pack(
                     is_level[r, cursor] = True
                     patches[r, cursor + 1 : end] = piece.values
                     grid[r, cursor + 1 : end] = patch_coords(piece.grid)
+                    if kind == CONTEXT and piece.looks is not None:
+                        looks.append(piece.looks)
+                        is_seen[r, cursor + 1 : end] = True
                     cursor = end
             for kind, lane in strip.lanes.items():
                 if not lane.length:
@@ -343,5 +337,7 @@ def pack(
         grid=torch.from_numpy(grid),
         coords=torch.from_numpy(coords),
         marks=Marks(*(torch.from_numpy(a) for a in (doc, span, kinds, hide))),
+        looks=torch.cat(looks) if looks else torch.empty(0, 0, 0, 3, dtype=torch.uint8),
+        is_seen=torch.from_numpy(is_seen),
         lengths=(room[0], room[1], room[2]),
     )

@@ -57,7 +57,7 @@ NAMES = (
 )
 """Our names, and theirs."""
 
-NO_PART = re.compile(r"^(patch_in|decoder)\.|\.level$")
+NO_PART = re.compile(r"^(patch_in|decoder|eye)\.|\.level$")
 """Our weights that a text core lacks."""
 
 SHARD = "5GB"

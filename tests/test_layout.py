@@ -18,6 +18,8 @@ LAYERS = {
     1: (
         *(f"mmcore.{name}" for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model")),
         *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone", "translator")),
+        "mmcore.lane",
+        "mmcore.eye",
         "mmcore.text_core",
         "mmcore.tiles",
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 import mmcore
 from mmcore.cli import main
@@ -16,11 +16,14 @@ from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.model import PARTS, MMCoreModel, part_of
+from mmcore.replies import Request
 from mmcore.training.engine import make_engine
 from mmcore.training.optimizers import freeze
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import load_recipe
+from mmcore.training.subjects import shape
 from tests.conftest import lively, noise_clip
+from tests.test_eye import saved_tower
 from tests.test_released_text import released
 from tests.test_text_core import SIZES, logits_of
 
@@ -83,6 +86,72 @@ def test_from_init_over_align_to_a_clip_and_back(begun: Path, parts: tuple[Path,
     assert moved == {"patches", "decoder", "visual"}
 
 
+@pytest.fixture(scope="module")
+def eyed(parts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `mmcore init` makes of them and of a random tiny SigLIP 2."""
+    folder = tmp_path_factory.mktemp("eyed")
+    saved_tower("siglip2", folder / "eye")
+    core, vae = map(str, parts)
+    given = ["--core", core, "--vae", vae, "--eye", str(folder / "eye"), "-o", str(folder / "model")]
+    assert main(["init", *given, "--frames", "5", "--height", "16", "--width", "16"]) == 0
+    return folder / "model"
+
+
+def test_an_eye_goes_from_init_over_align_to_a_caption(
+    eyed: Path, parts: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the commands alone. The tower stays to the bit, its projection learns, and what it sees is told."""
+    run, model, clip = (tmp_path / name for name in ("run", "model", "clip.mp4"))
+    changes = ["steps=2", "save_every=2", "precision=fp32", "mixture=reading", "layout.rows=1", "layout.waiting=2"]
+    begun = [*changes, f"start={eyed}", "optimizer.ema=0", "layout.room=[400,80,80]"]
+    assert main(["train", "align", *begun, "--out", str(run)]) == 0
+    assert main(["export", str(run), str(model)]) == 0
+    before, after = (mmcore.load(folder).model.state_dict() for folder in (eyed, model))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "eye.project.weight" in moved and {part_of(name) for name in moved} == {"patches", "visual"}
+    theirs = AutoModel.from_pretrained(eyed.parent / "eye", dtype=torch.float32).state_dict()
+    assert all(torch.equal(after[f"eye.tower.{name}"], p) for name, p in theirs.items())
+    Video(noise_clip(0, 5, 16), 8.0).save(clip)
+    capsys.readouterr()
+    assert main(["caption", str(clip), "--model", str(model), "--json"]) == 0
+    assert isinstance(json.loads(capsys.readouterr().out)["text"], str)
+    pipeline = mmcore.load(model)
+    seen, order = [], pipeline.translator.order
+    for side in (pipeline.config.look, 0):
+        pipeline.config.eye["side"] = side
+        request = Request(Document((Video.open(clip), Text("what is this ?"))), "text")
+        seen.append(pipeline.backbone.read([order(request, {}).pieces])[1])
+    assert not torch.equal(*seen), "the clip is looked at"
+
+
+def test_an_eye_is_not_split_over_ranks(eyed: Path) -> None:
+    split = ["engine.kind=deepspeed", "engine.zero=1"]
+    recipe = load_recipe("sft", [f"start={eyed}", *split, "rates={}"])
+    with pytest.raises(MMCoreError, match="a model with an eye is for engine"):
+        shape(recipe)
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_sft_moves_what_it_says(lora: int, eyed: Path, tmp_path: Path) -> None:
+    """From a folder of `mmcore init`: all but patches and the eye; or, by adapters, the core's matrices alone."""
+    run, model = tmp_path / "run", tmp_path / "model"
+    changes = ["steps=2", "save_every=2", "precision=fp32", "layout.rows=1", "layout.waiting=2", f"lora={lora}"]
+    begun = [*changes, f"start={eyed}", "optimizer.ema=0", "optimizer.adam=0.01", "layout.room=[400,80,80]"]
+    assert main(["train", "sft", *begun, "--out", str(run)]) == 0
+    assert main(["export", str(run), str(model)]) == 0
+    before, after = (mmcore.load(folder).model.state_dict() for folder in (eyed, model))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    core = {name for name in before if part_of(name) in ("attention", "text", "visual")}
+    if lora:  # nothing reads what the last block says of patches: the decoder is fresh, and stays so
+        last = f"core.blocks.{MMCoreConfig.from_pretrained(eyed).depth - 1}.visual."
+        assert moved == {name for name in core if before[name].ndim == 2 and not name.startswith(last)}
+        for name in moved:
+            added = torch.linalg.svdvals(after[name] - before[name])
+            assert added[lora] < 1e-2 * added[0], name
+    else:
+        assert core <= moved and {part_of(name) for name in moved} == set(PARTS) - {"patches", "eye"}
+
+
 def test_it_says_what_its_text_core_says(begun: Path, parts: tuple[Path, Path]) -> None:
     """Float32, to 1e-4; and it reads a clip through the autoencoder."""
     pipeline = mmcore.load(begun)
@@ -109,7 +178,7 @@ def test_saved_equals_loaded(begun: Path, tmp_path: Path) -> None:
 def test_parts_learn_at_their_rates(config: MMCoreConfig) -> None:
     """Every weight belongs to one part; 0 freezes it, others scale a first step of AdamW, whose length is its rate."""
     model = MMCoreModel(config)
-    assert {part_of(name) for name, _ in model.named_parameters()} == set(PARTS)
+    assert {part_of(name) for name, _ in model.named_parameters()} == set(PARTS) - {"eye"}
     changes = ["optimizer.muon=0", "optimizer.weight_decay=0", "optimizer.warmup=0", "precision='fp32'"]
     recipe = load_recipe("debug", [*changes, "rates={words=0, text=0.5, decoder=2}"])
     freeze(model, recipe.rates)
@@ -127,7 +196,7 @@ def test_parts_learn_at_their_rates(config: MMCoreConfig) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["rates.wings=0"], "no part 'wings'; known are: words, attention, text, visual, patches, decoder"),
+        (["rates.wings=0"], "no part 'wings'; known are: words, attention, text, visual, patches, eye, decoder"),
         (["rates.text=-1"], "rates must be 0 or more"),
         (["rates.text=0", "engine.kind=deepspeed", "engine.zero=1", "optimizer.muon=0"], "rates of 0 are for"),
     ],
@@ -151,6 +220,7 @@ def test_what_cannot_be_begun_is_one_line(
     out = ["-o", str(tmp_path / "model")]
     refused("a text core of llama, qwen2, qwen3 is expected", "--core", str(begun), "--vae", vae, *out)
     refused("an autoencoder of AutoencoderKLWan, AutoencoderKL is expected", "--core", core, "--vae", core, *out)
+    refused("with square patches", "--core", core, "--vae", vae, "--eye", core, *out)
     refused("something is there already", "--core", core, "--vae", vae, "-o", str(begun))
     refused("must be above 0", "--core", core, "--vae", vae, "--frames", "0", *out)
     assert main(["export", str(Path(mmcore.__file__).parent / "bundled"), str(tmp_path / "text"), "--to", "hf"]) == 2

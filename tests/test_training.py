@@ -298,7 +298,9 @@ def test_wrong_recipes(changes: list[str], message: str) -> None:
 def test_recipes_are_read_and_changed(tmp_path: Path) -> None:
     recipe = load_recipe("tiny", ["steps=7", "optimizer.adam=1", "layout.room=[8, 9, 10]"])
     assert (recipe.steps, recipe.optimizer.adam, recipe.layout.room) == (7, 1.0, (8, 9, 10))
-    with pytest.raises(MMCoreError, match=r"no such recipe.*debug, finetune, joint, reading, single, stills, tiny"):
+    with pytest.raises(
+        MMCoreError, match=r"no such recipe.*debug, finetune, joint, reading, sft, single, stills, tiny"
+    ):
         load_recipe("none")
     (tmp_path / "bad.toml").write_text("steps = = 3")
     with pytest.raises(MMCoreError, match=r"bad.toml: cannot read"):

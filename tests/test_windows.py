@@ -1,9 +1,11 @@
-"""Long clips, window by window: each goes on from the last alone, and nothing grows with the length."""
+"""Long clips, written and read window by window: nothing grows with the length."""
 
 from __future__ import annotations
 
 import gc
+import json
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,11 @@ from mmcore.backbone import Native
 from mmcore.cache import Cache
 from mmcore.cli import main
 from mmcore.decoders.media import write_windows
-from mmcore.document import Document, Text, Video
+from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.pipeline import GO_ON, Pipeline
+from mmcore.tokenizers import media
+from mmcore.tokenizers.media import read_clip, read_windows
 from tests.conftest import noise_clip
 
 pytestmark = pytest.mark.quick
@@ -81,3 +85,77 @@ def test_the_command_films_long_clips(tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert main([*asked, "-o", str(tmp_path / "long.png")]) == 2
     assert "--window N wants" in capsys.readouterr().err
+
+
+def steps(count: int) -> Iterator[Video]:
+    """A clip of 16 x 16 at 10 fps, in parts: its gray changes every 30 frames."""
+    for i in range(0, count, 30):
+        yield Video(np.full((30, 16, 16, 3), 30 * (i // 30 % 8), np.uint8), 10.0)
+
+
+@pytest.mark.parametrize("count", [300, 3000])
+def test_a_long_clip_is_read_in_flat_memory(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, in order; never are more frames alive than one window and two, whatever the length."""
+    path, alive, most, upright = write_windows(steps(count), tmp_path / "long.mp4"), 0, 0, media._upright
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def watched(frame: np.ndarray, rotation: int) -> np.ndarray:
+        nonlocal alive, most
+        made = upright(frame, rotation).copy()
+        weakref.finalize(made, gone)
+        alive += 1
+        most = max(most, alive)
+        return made
+
+    monkeypatch.setattr(media, "_upright", watched)
+    read, grays = 0, list[int]()
+    for begin, clip in read_windows(path, 2.0):
+        assert begin == pytest.approx(read / 10) and clip.size == (20, 16, 16) and clip.fps == 10
+        read += len(clip.frames)
+        grays += clip.frames.mean((1, 2, 3)).round().astype(int).tolist()
+        assert alive <= 2
+    assert read == count and most <= 22
+    expected = np.concatenate([part.frames[:, 0, 0, 0] for part in steps(count)])
+    assert np.abs(np.array(grays) - expected).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ".png"])
+def test_windows_together_are_the_clip(suffix: str, tmp_path: Path) -> None:
+    """The last one is shorter; a picture is one window."""
+    if suffix == ".png":
+        path, sizes = Image(noise_clip(0, 1, 32)).save(tmp_path / "a.png"), [1]
+    else:
+        path, sizes = Video(noise_clip(0, 11, 32), 8.0).save(tmp_path / f"a{suffix}"), [4, 4, 3]
+    whole, parts = read_clip(path), [clip for _, clip in read_windows(path, 0.5)]
+    assert [len(part.frames) for part in parts] == sizes
+    assert np.array_equal(np.concatenate([part.frames for part in parts]), whole.frames)
+    assert isinstance(parts[0], Image) == (suffix == ".png")
+
+
+def test_windows_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Video(noise_clip(0, 8, 16), 8.0).save(tmp_path / "a.mp4")
+    with pytest.raises(MMCoreError, match="longer than 0 s, got 0"):
+        next(read_windows(path, 0))
+    with pytest.raises(MMCoreError, match="no such file"):
+        next(read_windows(tmp_path / "b.mp4", 1))
+    monkeypatch.setattr(media, "MAX_PIXELS", 4 * 16 * 16)
+    assert len(list(read_windows(path, 0.5))) == 2
+    with pytest.raises(MMCoreError, match=r"a.mp4: 1 s of it are too large .* take shorter windows"):
+        list(read_windows(path, 1))
+
+
+def test_each_window_is_told_by_itself(pipeline: Pipeline, tmp_path: Path) -> None:
+    path = Video(noise_clip(0, 10, 8), 8.0).save(tmp_path / "a.mp4")
+    told = list(pipeline.captions(path, 0.5, tokens=6))
+    assert [(seen.begin, len(seen.clip.frames)) for seen in told] == [(0.0, 4), (0.5, 4), (1.0, 2)]
+    assert [seen.text for seen in told] == [pipeline.caption(seen.clip, tokens=6) for seen in told]
+
+
+def test_the_command_reads_long_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Video(noise_clip(0, 24, 64), 8.0).save(tmp_path / "a.mp4")
+    assert main(["caption", str(path), "--every", "1", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [seen["begin"] for seen in told] == [0, 1, 2] and all(seen["text"] for seen in told)

@@ -2,6 +2,7 @@
 
     clip = read_clip(Path("clip.mp4"))            # (T, H, W, 3) uint8, upright, at a constant frame rate
     clip = fit(clip, (64, 64), fps=8, max_frames=256)
+    for begin, clip in read_windows(Path("film.mp4"), every=2.0): ...      # of any length, two seconds at a time
 
 PyAV (FFmpeg) reads everything but webp, whose animations it cannot decode: Pillow reads that.
 """
@@ -9,6 +10,7 @@ PyAV (FFmpeg) reads everything but webp, whose animations it cannot decode: Pill
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -28,13 +30,16 @@ MEDIA_SUFFIXES = frozenset(
 """Names that end so are taken for media files where words could stand too."""
 
 MAX_FRAMES = 1200
-"""Longer clips are refused: nothing here looks at more."""
+"""Longer clips are not read at once."""
 
 MAX_PIXELS = 2**28
 """Pixels of all frames together: 768 MiB as RGB."""
 
-Timed = tuple[float, np.ndarray]
-"""A frame (H, W, 3) uint8 with the second at which it is first shown."""
+TOO_LONG = "read it in windows, as mmcore caption --every 2 does, or cut it first: ffmpeg -i IN -t 10 OUT"
+"""What to do about it."""
+
+Timed = tuple[float, float, np.ndarray]
+"""The second at which a frame is first shown, how long it says it stays (0 if it does not), and it: (H, W, 3) uint8."""
 
 
 def read_clip(path: Path, max_frames: int | None = None) -> Clip:
@@ -49,6 +54,62 @@ def read_clip(path: Path, max_frames: int | None = None) -> Clip:
     Raises:
         MMCoreError: the file is missing, empty, broken, too long, too large, or holds no picture.
     """
+    with _opened(path) as (frames, rate, length):
+        if max_frames is None and length * rate > 1.5 * MAX_FRAMES:
+            raise MMCoreError(
+                f"{path}: is {length:.0f} s long, {length * rate:.0f} frames; at most {MAX_FRAMES} are read; {TOO_LONG}"
+            )
+        timed = _bounded(path, frames, max_frames)
+    if not timed:
+        raise MMCoreError(f"{path}: there is no frame in it; the file may be cut off")
+    (first, *_), (at, lasts, _) = timed[0], timed[-1]
+    if len(timed) == 1:
+        return Clip(timed[0][2][None], rate)
+    end = at + (lasts if lasts > 0 else (at - first) / (len(timed) - 1))
+    rate = _tidy(len(timed) / (end - first)) if end > first else rate
+    return Clip(np.stack(_even(timed, rate, end)), rate)
+
+
+def read_windows(path: Path, every: float) -> Iterator[tuple[float, Image | Video]]:
+    """Read a clip of any length window by window, holding no more than one of them.
+
+    Args:
+        path: see `read_clip`. Frames come at the rate that the file names: each moment takes the one on the screen.
+        every: seconds that a window lasts; the last one may be shorter.
+    Yields:
+        The second at which each window begins, and its frames; a picture where there is one alone.
+    Raises:
+        MMCoreError: as `read_clip`, but for the length; or a window is too large.
+    """
+    if not every > 0:
+        raise MMCoreError(f"a window must last longer than 0 s, got {every:g}")
+    with _opened(path) as (frames, rate, _):
+        count, begin, held = max(round(every * rate), 1), 0, list[np.ndarray]()
+        for frame in _steady(frames, rate):
+            if held and frame.shape != held[0].shape:
+                raise MMCoreError(f"{path}: its frames change size, which is not supported")
+            held.append(frame)
+            if len(held) * frame.shape[0] * frame.shape[1] > MAX_PIXELS:
+                raise MMCoreError(f"{path}: {every:g} s of it are too large to be read at once; take shorter windows")
+            if len(held) == count:
+                yield begin / rate, _taken(held, rate)
+                begin += count
+        if held:
+            yield begin / rate, _taken(held, rate)
+        elif not begin:
+            raise MMCoreError(f"{path}: there is no frame in it; the file may be cut off")
+
+
+def _taken(held: list[np.ndarray], rate: float) -> Image | Video:
+    """Frames as a medium of their own; they are not held any more."""
+    frames = np.stack(held)
+    held.clear()
+    return Image(frames) if len(frames) == 1 else Video(frames, rate)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Iterator[Timed], float, float]]:
+    """Frames of a file, their rate and its length in seconds as far as it says so; faults are told in one line."""
     if not path.exists():
         raise MMCoreError(f"{path}: no such file")
     if path.is_dir():
@@ -60,16 +121,12 @@ def read_clip(path: Path, max_frames: int | None = None) -> Clip:
         raise MMCoreError(f"{path}: cannot read: {error.strerror}") from error
     if not head:
         raise MMCoreError(f"{path}: the file is empty")
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     try:
-        if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-            timed, rate, end = _read_pillow(path, max_frames)
-        else:
-            timed, rate, end = _read_av(path, max_frames)
+        with (_open_pillow if webp else _open_av)(path) as found:
+            yield found
     except (av.FFmpegError, UnidentifiedImageError, OSError, EOFError, SyntaxError) as error:
         raise MMCoreError(f"{path}: not a picture or a clip that can be read, or broken: {_reason(error)}") from error
-    if not timed:
-        raise MMCoreError(f"{path}: there is no frame in it; the file may be cut off")
-    return Clip(np.stack(_even(timed, rate, end)), rate)
 
 
 def _reason(error: Exception) -> str:
@@ -83,14 +140,14 @@ def _bounded(path: Path, frames: Iterator[Timed], max_frames: int | None) -> lis
     kept: list[Timed] = []
     pixels = 0
     for timed in frames:
-        frame = timed[1]
-        if kept and frame.shape != kept[0][1].shape:
+        frame = timed[2]
+        if kept and frame.shape != kept[0][2].shape:
             raise MMCoreError(f"{path}: its frames change size, which is not supported")
         pixels += frame.shape[0] * frame.shape[1]
         if len(kept) == MAX_FRAMES or pixels > MAX_PIXELS:
             raise MMCoreError(
                 f"{path}: too long or too large: at most {MAX_FRAMES} frames and {MAX_PIXELS // 10**6} million pixels "
-                "are read; cut it first, for example with: ffmpeg -i IN -t 10 OUT"
+                f"are read; {TOO_LONG}"
             )
         kept.append(timed)
         if len(kept) == max_frames:
@@ -100,48 +157,47 @@ def _bounded(path: Path, frames: Iterator[Timed], max_frames: int | None) -> lis
 
 def _even(timed: list[Timed], rate: float, end: float) -> list[np.ndarray]:
     """Frames at a constant rate: at each moment the one on the screen."""
-    starts = np.array([at for at, _ in timed])
-    if len(timed) == 1 or np.allclose(np.diff(starts), 1 / rate, atol=0.3 / rate):
-        return [frame for _, frame in timed]
+    starts = np.array([at for at, *_ in timed])
+    if np.allclose(np.diff(starts), 1 / rate, atol=0.3 / rate):
+        return [frame for *_, frame in timed]
     count = max(round((end - starts[0]) * rate), 1)
     moments = starts[0] + (np.arange(count) + 0.5) / rate
-    return [timed[max(i, 0)][1] for i in np.searchsorted(starts, moments, side="right") - 1]
+    return [timed[max(i, 0)][2] for i in np.searchsorted(starts, moments, side="right") - 1]
 
 
-def _read_av(path: Path, max_frames: int | None) -> tuple[list[Timed], float, float]:
-    """Frames by FFmpeg, the frame rate, and the second at which the last frame ends."""
+def _steady(frames: Iterator[Timed], rate: float) -> Iterator[np.ndarray]:
+    """The same as they come, one ahead; the last one is there for a moment, however long it says it stays."""
+    made, begin, shown = 0, 0.0, None
+    for at, _, frame in frames:
+        begin = at if shown is None else begin
+        while shown is not None and begin + (made + 0.5) / rate < at:
+            yield shown
+            made += 1
+        shown = frame
+    if shown is not None:
+        yield shown
+
+
+@contextmanager
+def _open_av(path: Path) -> Iterator[tuple[Iterator[Timed], float, float]]:
+    """By FFmpeg."""
     av.logging.set_level(av.logging.PANIC)
     with av.open(str(path)) as container:
         if not container.streams.video:
             raise MMCoreError(f"{path}: there is no picture in it, only sound or text")
         stream = container.streams.video[0]
         rate = float(stream.average_rate or stream.guessed_rate or Clip.fps)
-        length = (container.duration or 0) / av.time_base
-        if max_frames is None and length * rate > 1.5 * MAX_FRAMES:
-            raise MMCoreError(
-                f"{path}: is {length:.0f} s long, {length * rate:.0f} frames; at most {MAX_FRAMES} are read; "
-                "cut it first, for example with: ffmpeg -i IN -t 10 OUT"
-            )
         if stream.width * stream.height > MAX_PIXELS // 4:
             raise MMCoreError(f"{path}: {stream.width}x{stream.height} pixels are too many; make it smaller first")
         stream.thread_type = "AUTO"
-        durations: list[float] = []
 
         def frames() -> Iterator[Timed]:
             for i, frame in enumerate(container.decode(stream)):
                 base = float(frame.time_base or 0)
-                durations.append((frame.duration or 0) * base)
                 at = frame.pts * base if frame.pts is not None else i / rate
-                yield at, _upright(_rgb(frame), frame.rotation)
+                yield at, (frame.duration or 0) * base, _upright(_rgb(frame), frame.rotation)
 
-        timed = _bounded(path, frames(), max_frames)
-    if len(timed) > 1:
-        shown = timed[-1][0] - timed[0][0]
-        last = durations[-1] if durations[-1] > 0 else shown / (len(timed) - 1)
-        rate = len(timed) / (shown + last) if shown + last > 0 else rate
-        rate = _tidy(rate)
-        return timed, rate, timed[-1][0] + last
-    return timed, rate, (timed[0][0] if timed else 0.0) + 1 / rate
+        yield frames(), rate, (container.duration or 0) / av.time_base
 
 
 def _tidy(rate: float) -> float:
@@ -176,22 +232,22 @@ def _upright(frame: np.ndarray, rotation: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(frame, round(rotation / 90) % 4))
 
 
-def _read_pillow(path: Path, max_frames: int | None) -> tuple[list[Timed], float, float]:
-    """Frames by Pillow, the average frame rate, and the second at which the last frame ends."""
-    clock = 0.0
+@contextmanager
+def _open_pillow(path: Path) -> Iterator[tuple[Iterator[Timed], float, float]]:
+    """By Pillow."""
 
     def frames() -> Iterator[Timed]:
-        nonlocal clock
+        clock = 0.0
         for page in ImageSequence.Iterator(image):
             rgba = ImageOps.exif_transpose(page).convert("RGBA")
-            white = PILImage.new("RGBA", rgba.size, "white")
-            yield clock, np.asarray(PILImage.alpha_composite(white, rgba).convert("RGB"))
-            clock += page.info.get("duration", 0) / 1000
+            white, lasts = PILImage.new("RGBA", rgba.size, "white"), page.info.get("duration", 0) / 1000
+            yield clock, lasts, np.asarray(PILImage.alpha_composite(white, rgba).convert("RGB"))
+            clock += lasts
 
     with PILImage.open(path) as image:
-        timed = _bounded(path, frames(), max_frames)
-    rate = _tidy(len(timed) / clock) if clock else Clip.fps
-    return timed, rate, clock or len(timed) / rate
+        image.load()  # else the first page does not say how long it stays
+        lasts = image.info.get("duration", 0) / 1000
+        yield frames(), 1 / lasts if lasts else Clip.fps, 0.0
 
 
 def fit(clip: Image | Video, size: tuple[int, int], fps: float, max_frames: int) -> Image | Video:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from einops import rearrange
+from PIL import Image as PILImage
 from torch import Tensor
 
 from mmcore.autoencoder import PIXELS, Autoencoder
@@ -34,3 +35,22 @@ def patchify(frames: np.ndarray, patch: tuple[int, int, int], autoencoder: Autoe
     full = np.pad(cells, [*missing, (0, 0)], mode="edge")
     t, y, x = patch
     return torch.from_numpy(rearrange(full, "(T t) (Y y) (X x) c -> (T Y X) (t y x c)", t=t, y=y, x=x)), grid
+
+
+def look_at(frames: np.ndarray, patch: int, cell: int, side: int) -> Tensor:
+    """What an eye is shown of a clip: of each step of its grid in time the frame in the middle, made square.
+
+    Args:
+        frames: (T, H, W, 3) uint8.
+        patch: cells in a step of the grid.
+        cell: frames in a cell; the first frame has one of its own.
+        side: rows and columns of what is shown.
+    Returns:
+        (steps, side, side, 3) uint8; nothing is cut off, as by the processor of SigLIP (arXiv 2303.15343).
+    """
+    steps = grid_of((len(frames), 1, 1), (patch, 1, 1), (cell, 1, 1))[0]
+    first = (max(0, 1 + (step * patch - 1) * cell) for step in range(steps))
+    last = (min(((step + 1) * patch - 1) * cell, len(frames) - 1) for step in range(steps))
+    middles = [(begin + end) // 2 for begin, end in zip(first, last, strict=True)]
+    size, method = (side, side), PILImage.Resampling.BICUBIC
+    return torch.from_numpy(np.stack([np.asarray(PILImage.fromarray(frames[i]).resize(size, method)) for i in middles]))

@@ -90,6 +90,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         state: where to begin.
         seed: decides what is hidden and which documents end with their last medium's copy.
         stride: from one index to the next; streams that begin at 0 to stride - 1 share all documents, none twice.
+        look: side in pixels of what the model's eye is shown; 0 where it has none.
     """
 
     def __init__(
@@ -101,9 +102,11 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         state: DataState | None = None,
         seed: int = 0,
         stride: int = 1,
+        look: int = 0,
     ) -> None:
         self.source, self.tokenizer, self.patch = source, Path(tokenizer), patch
         self.layout, self.state, self.seed, self.stride = layout, state or DataState(), seed, stride
+        self.look = look
 
     def __iter__(self) -> Iterator[tuple[PackedSequence, DataState]]:
         """Batches, each with the state from which the next one follows.
@@ -140,7 +143,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
     def strip(self, index: int, text: Words, autoencoder: Autoencoder) -> Strip:
         """One document as positions."""
         rng = np.random.default_rng((self.seed, index))
-        pieces = document_pieces(self.source(index), text, self.patch, autoencoder)
+        pieces = document_pieces(self.source(index), text, self.patch, autoencoder, self.look)
         layout = self.layout
         kinds = (TEXT | CONTEXT, TEXT, CONTEXT, 0)
         shares = (layout.hide_all, layout.hide_text, layout.hide_context)

@@ -2,7 +2,8 @@
 
     load = Load.of(seq); 3 * forward_flops(config, load)        # backward takes twice as much as forward
 
-Matrix products, convolutions and attention are counted, as `torch.utils.flop_counter` does; nothing else matters.
+Matrix products, convolutions and attention are counted, as `torch.utils.flop_counter` does; nothing else matters, but
+for an eye (see `eye`), which is not counted yet.
 """
 
 from __future__ import annotations

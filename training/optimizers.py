@@ -48,10 +48,16 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return [p for _, p in learnt if p in chosen], [p for _, p in learnt if p not in chosen]
 
 
+def share_of(rates: Mapping[str, float], name: str) -> float:
+    """The share of the learning rate that a weight takes (see `Recipe.rates`)."""
+    part = part_of(name)
+    return rates.get(part, 0.0 if part == "eye" else 1.0)
+
+
 def freeze(model: nn.Module, rates: Mapping[str, float]) -> None:
     """Let the parts of a model whose rate is 0 stay as they are, in place."""
     for name, p in model.named_parameters():
-        if rates.get(part_of(name)) == 0:
+        if not share_of(rates, name):
             p.requires_grad_(False)
 
 
@@ -84,7 +90,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """
     chosen = recipe.optimizer
     matrices, rest = split_parameters(model)
-    share = {p: recipe.rates.get(part_of(name), 1.0) if recipe.rates else 1.0 for name, p in model.named_parameters()}
+    share = {p: share_of(recipe.rates, name) for name, p in model.named_parameters()}
 
     def groups(params: list[nn.Parameter], rate: float, decay: float) -> list[dict[str, Any]]:
         shares = dict.fromkeys(share[p] for p in params)

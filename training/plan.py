@@ -1,5 +1,6 @@
 """What a run will take, before it is paid for: memory on each GPU by part, speed, days and cost.
 
+    mmcore plan 480p --gpus 64 --gpu h100
     mmcore plan tiny preset=1b layout.rows=64 engine.kind=deepspeed engine.zero=2 optimizer.muon=0 --gpus 64 --gpu h100
 
 Weights, gradients and optimizer states are counted; what a step keeps for its backward pass is traced, block by block,
@@ -10,6 +11,7 @@ Not counted: what libraries take, and the weights that ZeRO 3 gathers for the bl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -37,6 +39,7 @@ class Plan:
 
     Args:
         parameters: of the model.
+        medium: positions of the largest medium that it is trained on.
         memory: bytes on each GPU, by part.
         flops: of a batch on each GPU, forwards and backwards.
         positions: of a batch on each GPU, all together.
@@ -44,6 +47,7 @@ class Plan:
     """
 
     parameters: int
+    medium: int
     memory: dict[str, int]
     flops: float
     positions: int
@@ -75,7 +79,9 @@ def make_plan(recipe: Recipe, gpus: int, gpu: Gpu, reached: float) -> Plan:
     memory["activations"] = activation_bytes(config, load, bf16, recipe.attention, again)
     seconds = (4 if again else 3) * forward / (gpu.peak * reached)
     positions = gpus * load.rows * sum(load.lengths)
-    return Plan(matrices + rest, memory, 3.0 * forward * gpus, positions, seconds)
+    sizes = config.sizes or ((config.frames, config.height, config.width_px),)
+    medium = max(1 + math.prod(config.grid(size)) for size in sizes)
+    return Plan(matrices + rest, medium, memory, 3.0 * forward * gpus, positions, seconds)
 
 
 def state_bytes(matrices: int, rest: int, bf16: bool, muon: bool, zero: int, ranks: int) -> dict[str, int]:
@@ -198,6 +204,7 @@ def table(plan: Plan, gpus: int, gpu: Gpu, positions: float | None, price: float
     """
     total = sum(plan.memory.values())
     lines = [f"{'parameters':22} {plan.parameters / 1e6:12,.1f} million"]
+    lines += [f"{'positions of a medium':22} {plan.medium:12,}"]
     lines += [f"{name:22} {size / 1e9:12,.2f} GB" for name, size in plan.memory.items()]
     fits = "fits" if total < 0.9 * gpu.memory else "does not fit"
     lines += [

@@ -133,11 +133,13 @@ class Recipe:
         data: folders of shards, each with its weight in the mixture; the name "world" is the procedural world, as is
             an empty table. In a file or on the command line a single folder's path is enough.
         rates: learning rates of parts of the model (`mmcore.model.PARTS`), as shares of the optimizer's; 0 freezes a
-            part, and what is not named learns at the full rate.
+            part, and what is not named learns at the full rate, but for the eye, which stays.
         lora: rank of the adapters that are trained in place of the core's matrices and all the rest; 0 trains
             everything (see `lora`).
         mixture: one of `mmcore.training.world.tasks.MIXTURES`, where the world is the source.
         solids: how many solids a scene of the world has at most, 1 to 4, before anything is added to it.
+        sizes: [frames, rows, columns] of several; media of shards are fitted to the nearest in shape and area. They go
+            into the model's configuration; [] is what that has.
         vocabulary: number of text tokens.
         steps: optimizer steps in all.
         flow_weight: weight of the flow loss beside the text loss.
@@ -166,6 +168,7 @@ class Recipe:
     lora: int = 0
     mixture: str = "all"
     solids: int = 4
+    sizes: tuple[tuple[int, int, int], ...] = ()
     vocabulary: int = 1024
     steps: int = 1000
     flow_weight: float = 1.0

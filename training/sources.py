@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mmcore.config import MMCoreConfig
-from mmcore.document import Document, Text
+from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.tokenizers.media import fit
 from mmcore.training.data import VALIDATION, Source
@@ -44,7 +44,8 @@ class Shuffled:
 
     Args:
         shards: the documents.
-        config: of the model; media are fitted to its frame, rate and length. None leaves them as they are.
+        config: of the model; media are fitted to the nearest of its sizes, its rate and length; not for
+            None.
         seed: decides the orders.
     """
 
@@ -62,8 +63,15 @@ class Shuffled:
         c, document = self.config, self.shards.document(self.place(index))
         if c is None:
             return document
-        size = (c.height, c.width_px)
-        return Document(tuple(s if isinstance(s, Text) else fit(s, size, c.fps, c.frames) for s in document))
+        return Document(tuple(s if isinstance(s, Text) else fit_nearest(s, c) for s in document))
+
+
+def fit_nearest(medium: Image | Video, config: MMCoreConfig) -> Image | Video:
+    """A medium at the nearest of a model's sizes, its frame rate and at most that many frames."""
+    frames, rows, columns = medium.size
+    shown = max(round(frames * config.fps / medium.fps), 1) if frames > 1 else 1
+    length, *size = config.nearest((shown, rows, columns))
+    return fit(medium, (size[0], size[1]), config.fps, length)
 
 
 class Mixture:

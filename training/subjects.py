@@ -9,6 +9,7 @@ The loop (`training/train.py`) knows no more of a model than this.
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ def native_subject(recipe: Recipe, source: Source | None, ranks: Ranks, folder: 
     check_scored(recipe, source)
     first, config = ranks.rank == 0, shape(recipe)
     model = MMCoreModel(config)
+    if config.latent_channels and not recipe.start:
+        raise MMCoreError(f"preset {recipe.preset} is of latents: make a model with mmcore init, and start from it")
     if recipe.start:
         begin_from(model, Path(recipe.start), folder if first else None)
     if first and not words_file(folder):
@@ -93,7 +96,7 @@ def native_subject(recipe: Recipe, source: Source | None, ranks: Ranks, folder: 
     documents, stride = source or recipe_source(recipe, config), recipe.engine.batches
 
     def stream(state: DataState) -> PackedBatches:
-        return PackedBatches(documents, tokenizer, config.patch, recipe.layout, state, recipe.seed, stride)
+        return PackedBatches(documents, tokenizer, config.patch, recipe.layout, state, recipe.seed, stride, config.look)
 
     return Subject(
         engine,
@@ -128,7 +131,7 @@ def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> V
     recipe, config = engine.recipe, engine.model.config
     documents, indexes = held_out(recipe, config, source)
     layout = dataclasses.replace(recipe.layout, hide_all=0.0, hide_text=0.0, hide_context=0.0)
-    stream = PackedBatches(documents, tokenizer, config.patch, layout, seed=recipe.seed)
+    stream = PackedBatches(documents, tokenizer, config.patch, layout, seed=recipe.seed, look=config.look)
     return Validation(held_out_batches(stream, indexes), engine)
 
 
@@ -146,7 +149,28 @@ def check_scored(recipe: Recipe, source: Source | None) -> None:
 
 
 def shape(recipe: Recipe) -> MMCoreConfig:
-    """The configuration of the model that a recipe trains."""
+    """The configuration of the model that a recipe trains.
+
+    Raises:
+        MMCoreError: there is nothing to start from, or what is cannot be split so; or a size does not fill the grid of
+            patches, or has no room.
+    """
+    config = begun_shape(recipe)
+    if config.eye and recipe.engine.zero:
+        raise MMCoreError(f"{recipe.start}: a model with an eye is for engine.zero=0: it is not split over ranks yet")
+    config.sizes = recipe.sizes or config.sizes
+    for size in config.sizes:
+        if min(size) < 1:
+            raise MMCoreError(f"sizes: {list(size)}: frames, rows and columns must be above 0")
+        if (fits := config.whole(size)) != size:
+            raise MMCoreError(f"sizes: {list(size)} does not fill whole patches; the next that does is {list(fits)}")
+        if (need := 1 + math.prod(config.grid(size))) > max(recipe.layout.room[1:]):
+            raise MMCoreError(f"sizes: {list(size)} takes {need} positions, layout.room={list(recipe.layout.room)}")
+    return config
+
+
+def begun_shape(recipe: Recipe) -> MMCoreConfig:
+    """The same as it is before the recipe says which sizes media have."""
     if recipe.preset != "start":
         return MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
     start = Path(recipe.start)
