@@ -186,7 +186,7 @@ def test_wrong_training_recipes(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert run("train", "debug", "stepz=3", model=False) == 2
     one_line(capsys, "unknown key 'stepz'")
     assert run("train", "nothing", model=False) == 2
-    one_line(capsys, "no such recipe", "debug, finetune, joint, reading, single, stills, tiny")
+    one_line(capsys, "no such recipe", "debug, finetune, joint, reading, sft, single, stills, tiny")
     Path("occupied").write_text("")
     assert run("train", "debug", "--out", "occupied", model=False) == 2
     one_line(capsys, "occupied")
