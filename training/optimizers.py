@@ -9,13 +9,14 @@ Muon takes the matrices and AdamW the rest; where `optimizer.muon` is 0, AdamW t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmcore.model import MMCoreModel, part_of
+from mmcore.model import PARTS, MMCoreModel, part_of
 from mmcore.training.lora import IN, OUT
 from mmcore.training.muon import Muon
 from mmcore.training.recipe import Recipe
@@ -50,8 +51,9 @@ def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Pa
 
 def share_of(rates: Mapping[str, float], name: str) -> float:
     """The share of the learning rate that a weight takes (see `Recipe.rates`)."""
-    part = part_of(name)
-    return rates.get(part, 0.0 if part == "eye" else 1.0)
+    if re.match(PARTS["eye"], name):
+        return rates.get("eye", 0.0)
+    return rates.get(part_of(name), 1.0) if rates else 1.0
 
 
 def freeze(model: MMCoreModel, rates: Mapping[str, float]) -> None:
