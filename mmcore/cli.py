@@ -139,7 +139,12 @@ def parser() -> argparse.ArgumentParser:
     add_data_commands(command("data", "make, check and filter shards of documents", example, model=False))
 
     made = command("eval", "score a model on documents that it was not trained on", "mmcore eval --tasks t2v,edit")
-    made.add_argument("--count", "--n", type=int, default=12, help="documents for each task (default 12)")
+    made.add_argument(
+        "--suite", choices=("world", "geneval"), default="world", help="documents of the world, or GenEval's prompts"
+    )
+    made.add_argument(
+        "--count", "--n", type=int, help="documents for each task (default 12); pictures for each prompt (default 4)"
+    )
     made.add_argument("--quick", action="store_true", help="two documents for each task, nothing that is held out")
     made.add_argument(
         "--tasks", help="some tasks only, with commas between them; t2i, t2v, i2v, caption, question, edit, shots"
@@ -152,6 +157,15 @@ def parser() -> argparse.ArgumentParser:
         "between them, or none",
     )
     made.add_argument("--out", help="a folder for replies, scores.json and sheets; goes on if it has begun")
+    made.add_argument("--prompts", metavar="FILE", help="geneval: its evaluation_metadata.jsonl")
+    made.add_argument(
+        "--detector",
+        metavar="FOLDER",
+        help="geneval: finds objects; the official one is mask2former-swin-small-coco-instance",
+    )
+    made.add_argument(
+        "--clip", metavar="FOLDER", help="geneval: tells colours; the official one is clip-vit-large-patch14"
+    )
 
     command("info", "say what a model is", "mmcore info --json")
 
