@@ -31,11 +31,19 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, about: str, example: str, model: bool = True, json: bool = True) -> argparse.ArgumentParser:
+    def command(
+        name: str, about: str, example: str, model: bool = True, json: bool = True, spread: bool = True
+    ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=about, description=about, epilog=f"example: {example}")
         made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if model:
             made.add_argument("--model", help="a model folder or hub id (default: the bundled model)")
+        if model and spread:
+            made.add_argument(
+                "--device-map",
+                choices=("auto",),
+                help="auto: a large model of another family over all GPUs, memory and its files",
+            )
         if model and json:
             made.add_argument("--json", action="store_true", help="print the result as JSON")
         return made
@@ -169,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
 
     command("info", "say what a model is", "mmcore info --json")
 
-    made = command("bench", "measure speed and memory", "mmcore bench")
+    made = command("bench", "measure speed and memory", "mmcore bench", spread=False)
     made.add_argument("--peer", action="store_true", help="beside transfusion-pytorch, at equal size, in one run")
     return main
 

@@ -203,6 +203,7 @@ def test_a_folder_of_transformers_finds_objects(tmp_path: Path, root: Path, caps
 
     prompts = write(tmp_path / "prompts.jsonl", line("single_object", one("cat")), line("two_object", one("tv remote")))
     asked = ["eval", "--suite", "geneval", "--prompts", str(prompts), "--out", str(tmp_path / "out"), "--count", "1"]
+    capsys.readouterr()
     assert main([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"pictures": str(tmp_path / "out")}
     assert main([*asked, "--detector", str(tmp_path / "detr"), "--json"]) == 0
