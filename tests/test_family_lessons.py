@@ -152,8 +152,9 @@ def test_a_conversation_teaches_what_it_asks_for(lance: Lance, cases: tuple[Path
     losses = measure(lance, [lesson])
     assert losses.words.shape == (3,) and losses.media.shape == (6, 48)
     (losses.words.mean() + losses.media.mean()).backward()
-    for expert in lance.core.layers[0].experts:  # type: ignore[union-attr]
-        assert expert.mlp.up_proj.weight.grad.abs().max() > 0
+    for expert in lance.core.layers[0].experts:
+        grad = expert.mlp.up_proj.weight.grad
+        assert grad is not None and grad.abs().max() > 0
     for parameter in lance.parameters():
         parameter.requires_grad_(False).grad = None
     with torch.inference_mode():

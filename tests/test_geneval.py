@@ -172,14 +172,14 @@ def detr(folder: Path, **labels: str) -> Path:
     """A tiny one of random weights, as `transformers` saves it."""
     from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
 
-    backbone = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], out_features=["stage2"])
-    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 6}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    resnet: Any = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "out_features": ["stage2"]}
+    sizes: Any = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 6}
+    sizes |= {f"{side}_attention_heads": 2 for side in ("encoder", "decoder")}
+    sizes |= {f"{side}_ffn_dim": 16 for side in ("encoder", "decoder")}
+    sizes |= {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
     names = dict(enumerate(labels.values() or ("cat", "N/A", "remote")))
-    config = DetrConfig(
-        **sizes, **heads, backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False,
-        backbone=None, id2label=names, label2id={n: i for i, n in names.items()},
-    )  # fmt: skip
+    ids = {name: i for i, name in names.items()}
+    config = DetrConfig(**sizes, backbone_config=ResNetConfig(**resnet), id2label=names, label2id=ids)
     model = DetrForObjectDetection(config)
     torch.nn.init.normal_(model.class_labels_classifier.weight, std=2.0)
     model.save_pretrained(folder)
@@ -229,13 +229,13 @@ def test_a_model_that_segments_gives_masks(tmp_path: Path) -> None:
         SwinConfig,
     )
 
-    stages = [f"stage{i}" for i in range(1, 5)]
-    swin = {"image_size": 64, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 1, 2, 2], "window_size": 2}
-    sizes = {"feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "encoder_feedforward_dim": 32}
+    swin: Any = {"image_size": 64, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 1, 2, 2], "window_size": 2}
+    swin["out_features"] = [f"stage{i}" for i in range(1, 5)]
+    sizes: Any = {"feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "encoder_feedforward_dim": 32}
     sizes |= {"dim_feedforward": 32, "encoder_layers": 1, "decoder_layers": 2, "num_attention_heads": 2}
     names = {0: "cat", 1: "remote"}
     config = Mask2FormerConfig(
-        **sizes, backbone_config=SwinConfig(**swin, out_features=stages), num_queries=6, id2label=names,
+        **sizes, backbone_config=SwinConfig(**swin), num_queries=6, id2label=names,
         label2id={n: i for i, n in names.items()},
     )  # fmt: skip
     model = Mask2FormerForUniversalSegmentation(config)
@@ -253,8 +253,8 @@ def test_colours_are_those_of_the_likest_sentences(tmp_path: Path) -> None:
     """A tiny CLIP of random weights: the same by hand, sentence by sentence."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**sizes, "vocab_size": 600, "bos_token_id": 512, "eos_token_id": 513}
+    sizes: Any = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text: Any = {**sizes, "vocab_size": 600, "bos_token_id": 512, "eos_token_id": 513}
     config = CLIPConfig(text_config=text, vision_config={**sizes, "image_size": 32, "patch_size": 8}, projection_dim=8)
     model = CLIPModel(config).eval()
     model.save_pretrained(tmp_path)

@@ -74,7 +74,7 @@ class FolderDetector:
         model, self.processor = _opened(folder, kind, AutoImageProcessor)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device).eval()
-        self.kinds = {int(i): CALLED.get(name, name) for i, name in config.id2label.items()}
+        self.kinds: dict[int, str] = {int(i): CALLED.get(str(n), str(n)) for i, n in config.id2label.items()}
 
     def check(self, kinds: set[str]) -> None:
         """Whether it knows some classes.

@@ -86,7 +86,7 @@ def places(network: nn.Module, spread: Spread, files: Sequence[Path]) -> dict[st
                 raise MMCoreError(f"device_map: {key!r} names no block; blocks are {', '.join(blocks)}")
         keys = sorted(spread.blocks, key=len)
         found = {name: spread.blocks[key] for key in keys for name in blocks if _within(name, key)}
-    chosen = {name: place if place == DISK else _device(place) for name, place in found.items()}
+    chosen = {name: DISK if place == DISK else _device(place) for name, place in found.items()}
     pickled = [path for path in files if path.suffix != ".safetensors"]
     if pickled and DISK in chosen.values():
         raise MMCoreError(f"{pickled[0]}: blocks cannot stay in pickled files: make safetensors with mmcore convert")
