@@ -31,11 +31,19 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, about: str, example: str, model: bool = True, json: bool = True) -> argparse.ArgumentParser:
+    def command(
+        name: str, about: str, example: str, model: bool = True, json: bool = True, spread: bool = True
+    ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=about, description=about, epilog=f"example: {example}")
         made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if model:
             made.add_argument("--model", help="a model folder or hub id (default: the bundled model)")
+        if model and spread:
+            made.add_argument(
+                "--device-map",
+                choices=("auto",),
+                help="auto: a large model of another family over all GPUs, memory and its files",
+            )
         if model and json:
             made.add_argument("--json", action="store_true", help="print the result as JSON")
         return made
@@ -141,7 +149,12 @@ def parser() -> argparse.ArgumentParser:
     add_data_commands(command("data", "make, check and filter shards of documents", example, model=False))
 
     made = command("eval", "score a model on documents that it was not trained on", "mmcore eval --tasks t2v,edit")
-    made.add_argument("--count", "--n", type=int, default=12, help="documents for each task (default 12)")
+    made.add_argument(
+        "--suite", choices=("world", "geneval"), default="world", help="documents of the world, or GenEval's prompts"
+    )
+    made.add_argument(
+        "--count", "--n", type=int, help="documents for each task (default 12); pictures for each prompt (default 4)"
+    )
     made.add_argument("--quick", action="store_true", help="two documents for each task, nothing that is held out")
     made.add_argument(
         "--tasks", help="some tasks only, with commas between them; t2i, t2v, i2v, caption, question, edit, shots"
@@ -154,10 +167,19 @@ def parser() -> argparse.ArgumentParser:
         "between them, or none",
     )
     made.add_argument("--out", help="a folder for replies, scores.json and sheets; goes on if it has begun")
+    made.add_argument("--prompts", metavar="FILE", help="geneval: its evaluation_metadata.jsonl")
+    made.add_argument(
+        "--detector",
+        metavar="FOLDER",
+        help="geneval: finds objects; the official one is mask2former-swin-small-coco-instance",
+    )
+    made.add_argument(
+        "--clip", metavar="FOLDER", help="geneval: tells colours; the official one is clip-vit-large-patch14"
+    )
 
     command("info", "say what a model is", "mmcore info --json")
 
-    made = command("bench", "measure speed and memory", "mmcore bench")
+    made = command("bench", "measure speed and memory", "mmcore bench", spread=False)
     made.add_argument("--peer", action="store_true", help="beside transfusion-pytorch, at equal size, in one run")
     return main
 

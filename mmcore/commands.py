@@ -39,7 +39,7 @@ def loaded(options: argparse.Namespace) -> Pipeline:
     """The model that was asked for."""
     from mmcore.loading import load
 
-    return load(options.model)
+    return load(options.model, device_map=options.device_map)
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -256,14 +256,42 @@ def scaling(options: argparse.Namespace) -> None:
     say(options, table(points, law), **vars(law), points=len(points.losses), error=law.error(points))
 
 
+def geneval(options: argparse.Namespace) -> None:
+    """mmcore eval --suite geneval"""
+    from mmcore.training.detectors import ClipColours, FolderDetector
+    from mmcore.training.geneval import draw, read_prompts, score
+    from mmcore.training.scores import table
+
+    if not options.prompts or not options.out:
+        raise MMCoreError("--suite geneval wants --prompts evaluation_metadata.jsonl, and --out for the pictures")
+    if options.clip and not options.detector:
+        raise MMCoreError("--clip tells colours of objects: it wants --detector, which finds them")
+    prompts, out = read_prompts(Path(options.prompts)), Path(options.out)
+    detector = FolderDetector(Path(options.detector)) if options.detector else None
+    if detector is not None:
+        detector.check({clause.kind for prompt in prompts for clause in (*prompt.include, *prompt.exclude)})
+    colours = ClipColours(Path(options.clip)) if options.clip else None
+    draw(loaded(options), prompts, out, options.count or 4)
+    if detector is None:
+        say(options, f"{out}: pictures, not scored: that wants --detector and --clip", pictures=str(out))
+        return
+    report = score(out, detector, colours)
+    left = f"\nnot scored without --clip: {', '.join(report.left_out)}" if report.left_out else ""
+    rows = [vars(row) for row in report.scores]
+    say(options, table(report.scores) + left, pictures=str(out), scores=rows, left_out=report.left_out)
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """mmcore eval"""
     from mmcore.training.evaluate import evaluate as run
     from mmcore.training.scores import table
     from mmcore.training.world.tasks import GROUPS, TASKS
 
-    if options.count < 1:
+    if options.count is not None and options.count < 1:
         raise MMCoreError(f"--count must be at least 1, got {options.count}")
+    if options.suite == "geneval":
+        geneval(options)
+        return
     named = options.tasks.split(",") if options.tasks else list(TASKS)
     tasks = [task for name in named for task in GROUPS.get(name, (name,))]
     if unknown := [task for task in tasks if task not in TASKS]:
@@ -272,7 +300,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if unknown := [kind for kind in held_out if kind not in ("pairs", "phrasings")]:
         raise MMCoreError(f"--held-out takes pairs, phrasings or none, got {unknown[0]!r}")
     out = Path(options.out) if options.out else None
-    count = 2 if options.quick else options.count
+    count = 2 if options.quick else options.count or 12
     report = run(loaded(options), count, tasks, folder=out, held_out=held_out, workers=os.cpu_count() or 1)
     say(options, table(report.scores), scores=[vars(score) for score in report.scores])
 

@@ -170,7 +170,7 @@ class Attention(nn.Module):
         return self.out(rearrange(attend(q, k, v, mask), "b h l k -> b l (h k)"))
 
 
-def run(block: nn.Module, checkpointing: bool, *inputs: object) -> Any:
+def run(block: nn.Module, checkpointing: bool, *inputs: object, **named: object) -> Any:
     """A block's output.
 
     Args:
@@ -178,10 +178,11 @@ def run(block: nn.Module, checkpointing: bool, *inputs: object) -> Any:
         checkpointing: whether, in training, it runs again in the backward pass and keeps nothing but its inputs until
             then (arXiv 1604.06174).
         inputs: what the block takes.
+        named: the same, by name.
     """
     if checkpointing and torch.is_grad_enabled():
-        return checkpoint(block, *inputs, use_reentrant=False)
-    return block(*inputs)
+        return checkpoint(block, *inputs, use_reentrant=False, **named)
+    return block(*inputs, **named)
 
 
 def sinusoids(x: Tensor, count: int, longest: float, shortest: float) -> Tensor:

@@ -7,7 +7,7 @@ describe(model)["parameters"]
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ def is_lance(folder: Path) -> bool:
 SHOWO2 = "Showo2Qwen2_5"
 """What the `config.json` of Show-o2 calls itself."""
 
-Opener = Callable[[Path, torch.device | str], tuple[Backbone, Translator, nn.Module]]
-"""Makes a backbone, a translator and a network of a released folder, on a device."""
+Opener = Callable[[Path, Any], tuple[Backbone, Translator, nn.Module]]
+"""Makes a backbone, a translator and a network of a released folder, on a device or, by a `Spread`, on several."""
 
 
 def family_opener(folder: Path) -> Opener | None:
@@ -88,13 +88,19 @@ def describe(pipeline: Pipeline) -> dict[str, object]:
     }
 
 
-def load(source: str | Path | None = None, device: torch.device | str | None = None) -> Pipeline:
+def load(
+    source: str | Path | None = None,
+    device: torch.device | str | None = None,
+    device_map: str | Mapping[str, int | str] | None = None,
+) -> Pipeline:
     """Load a model with its tokenizer; from then on the process keeps freed memory (see `mmcore.memory`).
 
     Args:
         source: a folder that `Pipeline.save` wrote, or that of a released model which `mmcore.families` knows, or the
             id of either on the hub; None is the bundled model.
         device: where to; CUDA if there is one, else the CPU.
+        device_map: where blocks of a model of `mmcore.families` go, if not all of them there: "auto" fills the GPUs,
+            then memory, then leaves the rest in its files; or a map (see `mmcore.families.spread`).
     Raises:
         MMCoreError: nothing is there, or a file is missing or broken.
     """
@@ -104,7 +110,13 @@ def load(source: str | Path | None = None, device: torch.device | str | None = N
         folder = from_hub(str(source))
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if (opener := family_opener(folder)) is not None:
-        return FamilyPipeline(*opener(folder, where))
+        if device_map is None:
+            return FamilyPipeline(*opener(folder, where))
+        from mmcore.families.spread import Spread
+
+        return FamilyPipeline(*opener(folder, Spread(where, device_map)))
+    if device_map is not None:
+        raise MMCoreError(f"{folder}: device_map is for released models of other families; this one is on one device")
     if not (folder / "config.json").is_file():
         raise MMCoreError(f"{folder}: no config.json here: not a model folder, or not all of it was copied")
     words = open_words(folder)

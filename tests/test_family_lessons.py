@@ -1,4 +1,4 @@
-"""What BAGEL and Lance learn from: the reference's training case, and losses that follow from what it recorded.
+"""What families learn from: the references' training cases, and losses that follow from what they recorded.
 
 Tolerance 2e-5, in float32. The recorded training case of BAGEL, and cross-entropies over a whole vocabulary, are more
 than a clone carries. Lance has no recorded training case: its losses are computed from recorded velocities and logits.
@@ -6,6 +6,7 @@ than a clone carries. Lance has no recorded training case: its losses are comput
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,10 @@ from mmcore.families.lance import Lance, LanceConfig, load_lance
 from mmcore.families.lance_past import LanceBackbone
 from mmcore.families.lance_pieces import Medium
 from mmcore.families.lessons import Draw, bagel_lesson, lance_lesson, measure, noise_level
-from mmcore.sequence import IMAGE, Piece, Tokens
+from mmcore.families.showo2 import load_showo2
+from mmcore.families.showo2_lessons import showo2_lesson, showo2_measure
+from mmcore.families.showo2_past import Showo2Backbone
+from mmcore.sequence import IMAGE, Patches, Piece, Tokens
 from tests.test_families import BAGEL_WORDS, CLOSE, WHOLE, Cases, released, tokens_of  # type: ignore[import-not-found]
 from tests.test_lance import (  # type: ignore[import-not-found]
     SEEN,
@@ -31,6 +35,8 @@ from tests.test_lance import (  # type: ignore[import-not-found]
     prompt,
     write_tower,
 )
+from tests.test_showo2 import WORDS as SHOWO2_WORDS  # type: ignore[import-not-found]
+from tests.test_showo2 import raster
 
 pytestmark = pytest.mark.quick
 
@@ -79,6 +85,32 @@ def test_bagel_learns_from_its_training_case(tmp_path: Path) -> None:
 
 
 @torch.inference_mode()
+def test_showo2_learns_from_its_training_case(tmp_path: Path) -> None:
+    """Words and a noised picture: both recorded losses, beside another document and with a clean copy behind. That copy
+    is what a finished picture is read as, and what is said of it depends on no noise."""
+    cases = released("showo2", tmp_path, "model.safetensors")
+    model = load_showo2(tmp_path)
+    backbone, ids = Showo2Backbone(model, SHOWO2_WORDS), cases["train/text_tokens"][0].tolist()
+    data, noise = (raster(cases[f"train/{name}"][0]) for name in ("x1_data", "x0_noise"))
+    said = Tokens(SHOWO2_WORDS.told(ids[1:8]), True)
+    drawn = Patches(data, (1, 4, 4), IMAGE, True)
+    draw = Draw(1 - float(cases["train/t"]), noise)
+    lesson = showo2_lesson(backbone, [said, drawn], iter([draw]))
+    other = showo2_lesson(backbone, [replace(said, learn=False), replace(drawn, learn=False), said], iter([]))
+    losses = showo2_measure(model, [other, lesson])
+    torch.testing.assert_close(losses.media.mean(), cases["train/loss_flow"], **CLOSE)
+    assert [token for _, token in lesson.labels] == [*ids[1:8], SHOWO2_WORDS.opener, SHOWO2_WORDS.end]
+    own = losses.words[len(other.labels) :]
+    if WHOLE:
+        torch.testing.assert_close(own[:7].mean(), cases["train/loss_next_token"], **CLOSE)
+    noisier = showo2_lesson(backbone, [said, drawn], iter([replace(draw, level=0.9)]))
+    torch.testing.assert_close(showo2_measure(model, [noisier]).words, own, **CLOSE)
+    read = [replace(said, learn=False), replace(drawn, learn=False), Tokens((), True)]
+    (ends,) = showo2_measure(model, [showo2_lesson(backbone, read, iter([]))]).words
+    torch.testing.assert_close(own[-1], ends, **CLOSE)
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize(("case", "t"), [("gen_image", 0.9), ("gen_image", 0.3), ("edit_image", 0.3)])
 def test_lance_learns_to_draw(lance: Lance, cases: tuple[Path, Cases], case: str, t: float) -> None:
     """The error of a recorded velocity, for data and noise whose mixture is the recorded x; beside another document."""
@@ -120,8 +152,9 @@ def test_a_conversation_teaches_what_it_asks_for(lance: Lance, cases: tuple[Path
     losses = measure(lance, [lesson])
     assert losses.words.shape == (3,) and losses.media.shape == (6, 48)
     (losses.words.mean() + losses.media.mean()).backward()
-    for expert in lance.core.layers[0].experts:  # type: ignore[union-attr]
-        assert expert.mlp.up_proj.weight.grad.abs().max() > 0
+    for expert in lance.core.layers[0].experts:
+        grad = expert.mlp.up_proj.weight.grad
+        assert grad is not None and grad.abs().max() > 0
     for parameter in lance.parameters():
         parameter.requires_grad_(False).grad = None
     with torch.inference_mode():

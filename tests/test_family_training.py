@@ -191,11 +191,11 @@ def test_words_and_media_are_hidden_in_their_shares() -> None:
 
 
 def test_noise_follows_the_recipe(start: Path) -> None:
-    """Of 200 documents the logit of t has the mean and the spread that are asked for; each has noise of its own."""
+    """Of 60 documents the logit of t has the mean and the spread that are asked for; each has noise of its own."""
     known, generator = taught(start), torch.Generator().manual_seed(0)
-    lessons = [known.lesson(document(0), generator, (-1.0, 0.5)) for _ in range(200)]
+    lessons = [known.lesson(document(0), generator, (-1.0, 0.5)) for _ in range(60)]
     logits = torch.tensor([1 - lesson.goals[0].level for lesson in lessons]).logit()
-    assert float(logits.mean()) == pytest.approx(-1, abs=0.15) and float(logits.std()) == pytest.approx(0.5, abs=0.1)
+    assert float(logits.mean()) == pytest.approx(-1, abs=0.2) and float(logits.std()) == pytest.approx(0.5, abs=0.15)
     assert not torch.equal(lessons[0].goals[0].velocity, lessons[1].goals[0].velocity)
 
 

@@ -39,6 +39,7 @@ HOMES = {
     "webdataset": {"mmcore.training.data"},
     "sentencepiece": {"mmcore.tokenizers.text"},
     "diffusers": {"mmcore.autoencoder"},
+    "accelerate": {"mmcore.families.spread"},
     "torch.utils.tensorboard": {"mmcore.training.log"},
 }
 UPWARD = {("mmcore.document", "mmcore.decoders.media"), ("mmcore.document", "mmcore.tokenizers.media")}

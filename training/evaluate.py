@@ -39,7 +39,7 @@ SOLIDS = 3
 def fingerprint(pipeline: Pipeline) -> str:
     """A model's weights as 64 hexadecimal digits: the same for the same weights."""
     digest = hashlib.sha256()
-    for name, weight in sorted(pipeline.model.state_dict().items()):
+    for name, weight in sorted(pipeline.weights.state_dict().items()):
         digest.update(name.encode() + weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

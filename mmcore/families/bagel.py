@@ -25,6 +25,7 @@ from mmcore.families.experts import Shape
 from mmcore.families.pair import RELEASED, Pair, renamed
 from mmcore.families.shards import shards
 from mmcore.families.siglip import Tower
+from mmcore.families.spread import Where
 from mmcore.families.weights import fill
 
 
@@ -155,7 +156,7 @@ WEIGHTS = ("ema.safetensors", "model.safetensors")
 """The file of weights; the first that is there, itself or its index, is taken."""
 
 
-def load_bagel(folder: Path, device: torch.device | str = "cpu") -> Bagel:
+def load_bagel(folder: Path, device: Where = "cpu") -> Bagel:
     """The network of a released folder (`ema.safetensors`, or what `mmcore export` wrote, and JSON files), in the dtype
     it was saved in.
 

@@ -24,6 +24,7 @@ from mmcore.families.bagel import Bagel, load_bagel
 from mmcore.families.bagel_past import DRAWING, EDITING, BagelBackbone, Picture
 from mmcore.families.canvas import canvas, from_pixels, resized, to_pixels
 from mmcore.families.remembered import Remembered
+from mmcore.families.spread import Where, main_device
 from mmcore.families.text import FamilyText
 from mmcore.families.vocabulary import Vocabulary
 from mmcore.generate import Order, Settings
@@ -163,7 +164,7 @@ class BagelTranslator:
         return Picture(values, grid, IMAGE, image.learn, self._seen(image))
 
 
-def open_bagel(folder: Path, device: torch.device | str) -> tuple[BagelBackbone, BagelTranslator, Bagel]:
+def open_bagel(folder: Path, device: Where) -> tuple[BagelBackbone, BagelTranslator, Bagel]:
     """A released folder as backbone, translator and network, in the dtype it was saved in.
 
     Raises:
@@ -171,7 +172,7 @@ def open_bagel(folder: Path, device: torch.device | str) -> tuple[BagelBackbone,
     """
     text = FamilyText(folder)
     begin, end, opener, closer = map(text.id, ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"))
-    autoencoder = load_autoencoder(folder / "ae.safetensors", device)
+    autoencoder = load_autoencoder(folder / "ae.safetensors", main_device(device))
     model = load_bagel(folder, device)
     special = tuple(i for i in text.special if i < model.config.vocabulary)
     vocabulary = Vocabulary(begin, end, opener, closer, special)

@@ -11,6 +11,7 @@ shifts, scales and gates them (adaLN, as DiT, arXiv 2212.09748; the head is that
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,9 @@ def modulation(width: int, count: int) -> nn.Sequential:
 
 class HeadBlock(nn.Module):
     """One layer of the head."""
+
+    home: torch.device | None = None
+    """Where it runs, if not where its input is."""
 
     def __init__(self, config: HeadShape) -> None:
         super().__init__()
@@ -117,7 +121,9 @@ class DiffusionHead(nn.Module):
         super().__init__()
         width = config.shape.width
         self.config, self.checkpointing = config, False
-        self.blocks = nn.ModuleList(HeadBlock(config) for _ in range(config.shape.depth))
+        self.blocks: Sequence[HeadBlock] = nn.ModuleList(  # type: ignore[assignment]
+            HeadBlock(config) for _ in range(config.shape.depth)
+        )
         self.norm_final = RMSNorm(width)
         self.adaLN_modulation = modulation(width, 2)
         self.linear = nn.Linear(width, out)
@@ -141,7 +147,8 @@ class DiffusionHead(nn.Module):
         for i, block in enumerate(self.blocks):
             past = None
             if cache is not None:
-                past = cache.room(i, x.new_empty(len(x), shape.kv_heads, x.shape[1], shape.head_width))
-            x = run(block, self.checkpointing, x, level, visual, rope, mask, past)
+                size = len(x), shape.kv_heads, x.shape[1], shape.head_width
+                past = cache.room(i, x.new_empty(size, device=block.home or level.device))
+            x = run(block, self.checkpointing, x, level, visual, rope, mask, past=past)
         shift, scale = self.adaLN_modulation(level).chunk(2, -1)
-        return self.linear(self.norm_final(x) * (1 + scale) + shift)
+        return self.linear(self.norm_final(x.to(level.device)) * (1 + scale) + shift)

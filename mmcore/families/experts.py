@@ -117,6 +117,9 @@ class Expert(nn.Module):
 class ExpertLayer(nn.Module):
     """One layer: every expert works on its own lane, attention is over all of them."""
 
+    home: torch.device | None = None
+    """Where it runs, if not where its input is."""
+
     def __init__(self, shape: Shape, experts: int) -> None:
         super().__init__()
         self.experts: Sequence[Expert] = nn.ModuleList(Expert(shape) for _ in range(experts))  # type: ignore[assignment]
@@ -148,7 +151,9 @@ class ExpertCore(nn.Module):
     def __init__(self, shape: Shape, experts: int = 1) -> None:
         super().__init__()
         self.kv_shape, self.checkpointing = (shape.kv_heads, shape.head_width), False
-        self.layers = nn.ModuleList(ExpertLayer(shape, experts) for _ in range(shape.depth))
+        self.layers: Sequence[ExpertLayer] = nn.ModuleList(  # type: ignore[assignment]
+            ExpertLayer(shape, experts) for _ in range(shape.depth)
+        )
         self.norms = nn.ModuleList(RMSNorm(shape.width) for _ in range(experts))
 
     def forward(
@@ -173,6 +178,8 @@ class ExpertCore(nn.Module):
         heads, width = self.kv_shape
         lanes = list(x.split(list(lengths), 1))
         for i, layer in enumerate(self.layers):
-            past = None if cache is None else cache.room(i, x.new_empty(len(x), heads, x.shape[1], width))
-            lanes = run(layer, self.checkpointing, lanes, rope, mask, past)
-        return torch.cat([norm(lane) for norm, lane in zip(self.norms, lanes, strict=True)], 1)
+            past = None
+            if cache is not None:
+                past = cache.room(i, x.new_empty(len(x), heads, x.shape[1], width, device=layer.home or x.device))
+            lanes = run(layer, self.checkpointing, lanes, rope, mask, past=past)
+        return torch.cat([norm(lane.to(x.device)) for norm, lane in zip(self.norms, lanes, strict=True)], 1)

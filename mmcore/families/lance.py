@@ -24,6 +24,7 @@ from mmcore.families.experts import Shape
 from mmcore.families.pair import RELEASED, Pair, renamed
 from mmcore.families.qwen_tower import ClipTower
 from mmcore.families.shards import shards, tensor_names
+from mmcore.families.spread import Where, main_device
 from mmcore.families.weights import fill
 from mmcore.sequence import Grid, patch_coords
 
@@ -145,7 +146,7 @@ WEIGHTS = ("model.safetensors", "ema.safetensors")
 """The file of weights; the first that is there, itself or its index, is taken."""
 
 
-def load_lance(folder: Path, device: torch.device | str = "cpu") -> Lance:
+def load_lance(folder: Path, device: Where = "cpu") -> Lance:
     """The network of a released folder, in the dtype it was saved in.
 
     The tower's weights lie among the others as `vit_model.*`, or in `vit.safetensors` in the folder of the tower. A
@@ -165,5 +166,5 @@ def load_lance(folder: Path, device: torch.device | str = "cpu") -> Lance:
     if not whole:
         fill(tower.layers, shards(companion(folder, TOWER), ("vit.safetensors",)), lambda ours: ours, device=device)
         model.tower = tower
-    tower.settle(device)
+    tower.settle(main_device(device))
     return model.eval()

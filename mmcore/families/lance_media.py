@@ -27,6 +27,7 @@ from mmcore.families.lance_past import LanceBackbone
 from mmcore.families.lance_pieces import GUIDANCE, Given, Medium, Sentence, Template
 from mmcore.families.qwen_tower import MEAN, SPREAD
 from mmcore.families.remembered import Remembered
+from mmcore.families.spread import Where, main_device
 from mmcore.families.text import FamilyText
 from mmcore.families.vocabulary import Vocabulary
 from mmcore.families.wan import ClipAutoencoder, load_clip_autoencoder
@@ -260,7 +261,7 @@ def in_turns(document: Document) -> list[Segment]:
     return ordered
 
 
-def open_lance(folder: Path, device: torch.device | str) -> tuple[LanceBackbone, LanceTranslator, Lance]:
+def open_lance(folder: Path, device: Where) -> tuple[LanceBackbone, LanceTranslator, Lance]:
     """A released folder as backbone, translator and network, in the dtype it was saved in.
 
     Raises:
@@ -274,7 +275,7 @@ def open_lance(folder: Path, device: torch.device | str) -> tuple[LanceBackbone,
             f"{folder}: no vae folder here or beside it: copy that of Wan-AI/Wan2.2-TI2V-5B-Diffusers there "
             "(Wan2.2_VAE.pth is a pickle, and those are not read)"
         )
-    autoencoder = load_clip_autoencoder(parts, device)
+    autoencoder = load_clip_autoencoder(parts, main_device(device))
     model = load_lance(folder, device)
     special = tuple(i for i in text.special if i < model.config.vocabulary)
     vocabulary = Vocabulary(begin, end, opener, closer, special)

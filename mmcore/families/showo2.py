@@ -34,6 +34,7 @@ from mmcore.families.rotary import frequencies, turns
 from mmcore.families.shards import weight_files
 from mmcore.families.showo2_config import Showo2Config
 from mmcore.families.siglip import encoder
+from mmcore.families.spread import Where
 from mmcore.families.weights import fill
 from mmcore.layers import RMSNorm
 from mmcore.sequence import Grid
@@ -161,7 +162,7 @@ def released_name(ours: str) -> str:
     return ours
 
 
-def load_showo2(folder: Path, device: torch.device | str = "cpu") -> Showo2:
+def load_showo2(folder: Path, device: Where = "cpu") -> Showo2:
     """The network of a released folder, in the dtype it was saved in: `config.json` and weights, as safetensors or as
     `pytorch_model*.bin`.
 

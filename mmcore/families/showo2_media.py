@@ -30,6 +30,7 @@ from mmcore.families.remembered import Remembered, fingerprint
 from mmcore.families.showo2 import Showo2, load_showo2
 from mmcore.families.showo2_autoencoder import SHRINK, STRETCH, load_wan
 from mmcore.families.showo2_past import DRAWING, Asked, Begun, Showo2Backbone, Showo2Words
+from mmcore.families.spread import Where, main_device
 from mmcore.families.text import FamilyText
 from mmcore.families.wan import ClipAutoencoder
 from mmcore.generate import Order, Settings
@@ -245,7 +246,7 @@ class Showo2Translator:
         return patches.values.reshape(frames, rows * p, columns * p, self.config.channels).permute(3, 0, 1, 2)
 
 
-def open_showo2(folder: Path, device: torch.device | str) -> tuple[Showo2Backbone, Showo2Translator, Showo2]:
+def open_showo2(folder: Path, device: Where) -> tuple[Showo2Backbone, Showo2Translator, Showo2]:
     """A released folder as backbone, translator and network, in the dtype it was saved in.
 
     Raises:
@@ -256,7 +257,8 @@ def open_showo2(folder: Path, device: torch.device | str) -> tuple[Showo2Backbon
             raise MMCoreError(f"{folder}: no {' or '.join(names)} here; put that of {whose} beside the weights")
     text = FamilyText(folder)
     begin, end, opener, closer = map(text.id, ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"))
-    autoencoder = load_wan(next(folder / name for name in AUTOENCODERS if (folder / name).is_file()), device)
+    weights = next(folder / name for name in AUTOENCODERS if (folder / name).is_file())
+    autoencoder = load_wan(weights, main_device(device))
     model = load_showo2(folder, device)
     pad, image, film, cut = range(model.config.vocabulary - 4, model.config.vocabulary)
     special = tuple(i for i in {*text.special, pad, image, film, cut} if i < model.config.vocabulary)
