@@ -9,14 +9,14 @@ Muon takes the matrices and AdamW the rest; where `optimizer.muon` is 0, AdamW t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmcore.model import MMCoreModel, part_of
-from mmcore.training.lora import IN, OUT
+from mmcore.training.lora import IN, OUT, add_adapters
 from mmcore.training.muon import Muon
 from mmcore.training.recipe import Recipe
 
@@ -48,10 +48,17 @@ def split_parameters(model: MMCoreModel) -> tuple[list[nn.Parameter], list[nn.Pa
     return [p for _, p in learnt if p in chosen], [p for _, p in learnt if p not in chosen]
 
 
-def freeze(model: MMCoreModel, rates: Mapping[str, float]) -> None:
-    """Let the parts of a model whose rate is 0 stay as they are, in place."""
+def let_learn(model: MMCoreModel, recipe: Recipe) -> None:
+    """Let only that learn which a recipe wants to: adapters alone where it has `lora`, no part whose rate is 0.
+
+    Args:
+        model: plain; adapters are put into it.
+        recipe: says which.
+    """
+    if recipe.lora:
+        add_adapters(model, recipe.lora)
     for name, p in model.named_parameters():
-        if rates.get(part_of(name)) == 0:
+        if recipe.rates.get(part_of(name)) == 0:
             p.requires_grad_(False)
 
 

@@ -36,9 +36,8 @@ from mmcore.training.checkpoints import load_averaged, load_weights, recover
 from mmcore.training.data import DataState, PackedBatches, Source, Turns, new_tokenizer, step_generator
 from mmcore.training.engine import make_engine
 from mmcore.training.log import Log
-from mmcore.training.lora import add_adapters
 from mmcore.training.meter import Meter, Report
-from mmcore.training.optimizers import freeze
+from mmcore.training.optimizers import let_learn
 from mmcore.training.plain import Engine
 from mmcore.training.ranks import join
 from mmcore.training.recipe import WORLD, Recipe
@@ -86,9 +85,7 @@ def train(
         begin_from(model, Path(recipe.start), folder if first else None)
     if first and not words_file(folder):
         new_tokenizer(folder / OWN, recipe.vocabulary, recipe_words(recipe))
-    if recipe.lora:
-        add_adapters(model, recipe.lora)
-    freeze(model, recipe.rates)
+    let_learn(model, recipe)
     ranks.wait()
     tokenizer = words_file(folder)
     assert tokenizer is not None
