@@ -9,7 +9,20 @@ import pytest
 
 from mmcore.document import Image, Text, Video
 from mmcore.training.shards import Sample, Shards, write_shards
-from mmcore.training.star import KINDS, NEVER, film, lessons, overlap, words
+from mmcore.training.star import (
+    ALIKE,
+    CLOSE,
+    KINDS,
+    NEVER,
+    SIZE,
+    astray,
+    film,
+    lessons,
+    likeness,
+    star_pixels,
+    words,
+)
+from mmcore.training.world.scene import COLOURS
 
 pytestmark = pytest.mark.quick
 
@@ -26,14 +39,26 @@ def test_lessons_are_of_three_sorts_and_hold_some_kinds_back(tmp_path: Path) -> 
     assert [Shards(tmp_path / "data").document(i) for i in range(5)] == drawn[:5]
 
 
-def test_overlap_is_of_shape_place_and_colour() -> None:
+def test_shape_and_way_are_told_apart() -> None:
+    """Of true clips, worn ones, and clips with another way, another colour, another shape, or none."""
+    rows, columns = np.mgrid[:SIZE, :SIZE]
     for kind in NEVER[:4]:
         colour, side, backdrop = kind
-        true, away = film(kind), {"left": "right", "right": "left"}[side]
-        assert overlap(true, kind) == 1
+        true = film(kind)
+        assert likeness(true, kind) == 1 and astray(true, kind) == 0
         noisy = np.clip(true + np.random.default_rng(0).normal(0, 12, true.shape), 0, 255).astype(np.uint8)
-        assert overlap(noisy, kind) > 0.85
-        assert overlap(film((colour, away, backdrop)), kind) < 0.4, "another way"
-        assert overlap(true[:1].repeat(len(true), 0), kind) < 0.4, "it stands still"
+        assert likeness(noisy, kind) > 0.95 and astray(noisy, kind) < 0.5
+        away = film((colour, {"left": "right", "right": "left"}[side], backdrop))
+        still = true[:1].repeat(len(true), 0)
+        for other in (away, still):
+            assert likeness(other, kind) > ALIKE + 0.05 and astray(other, kind) > 2 * CLOSE, "elsewhere"
+        discs = true.copy()
+        for frame, pixels in zip(discs, star_pixels(true, kind), strict=True):
+            y, x = np.argwhere(pixels).mean(0)
+            frame[pixels] = true[0, 0, 0]
+            frame[(rows - y) ** 2 + (columns - x) ** 2 <= pixels.sum() / np.pi] = COLOURS[colour]
+        assert likeness(discs, kind) < ALIKE - 0.1 and astray(discs, kind) < 1, "something round on its way"
         other = "green" if colour != "green" else "red"
-        assert overlap(film((other, side, backdrop)), kind) < 0.1, "another colour"
+        assert (
+            likeness(film((other, side, backdrop)), kind) < 0.1 and astray(film((other, side, backdrop)), kind) > CLOSE
+        )

@@ -18,7 +18,7 @@ from mmcore.errors import MMCoreError
 from mmcore.model import PARTS, MMCoreModel, part_of
 from mmcore.replies import Request
 from mmcore.training.engine import make_engine
-from mmcore.training.optimizers import freeze
+from mmcore.training.optimizers import let_learn
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import load_recipe
 from mmcore.training.subjects import shape
@@ -181,7 +181,7 @@ def test_parts_learn_at_their_rates(config: MMCoreConfig) -> None:
     assert {part_of(name) for name, _ in model.named_parameters()} == set(PARTS) - {"eye"}
     changes = ["optimizer.muon=0", "optimizer.weight_decay=0", "optimizer.warmup=0", "precision='fp32'"]
     recipe = load_recipe("debug", [*changes, "rates={words=0, text=0.5, decoder=2}"])
-    freeze(model, recipe.rates)
+    let_learn(model, recipe)
     engine = make_engine(model, recipe, Ranks())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():

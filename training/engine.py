@@ -16,8 +16,13 @@ arXiv 1910.02054). The three take the same steps. A run is started by any of
     deepspeed --num_gpus 8 --no_local_rank --module mmcore train tiny engine.kind=deepspeed engine.batches=8
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
         -m mmcore train tiny engine.kind=deepspeed engine.batches=16                      # on each of two nodes
+    deepspeed --hostfile HOSTS --no_ssh --node_rank N --master_addr HOST --no_local_rank \
+        --module mmcore train tiny engine.kind=deepspeed engine.batches=16                # on each node
+    srun bash -c 'RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID \
+        mmcore train tiny engine.kind=deepspeed engine.batches=16'                        # one task a GPU
 
-where all nodes see the run's folder. In Slurm, `srun` starts the last of them, one task a node.
+where all nodes see the run's folder. HOSTS has a line such as "node1 slots=8" for each; --node_rank counts them from 0.
+In Slurm, MASTER_ADDR (the first node) and MASTER_PORT are set before `srun`.
 
 Each loss of a step is the mean over the tokens of all its batches, whichever rank has them: the loop weighs each
 batch's mean by its share of them, and gradients are summed over batches and ranks. So the ranks of a run may be more or

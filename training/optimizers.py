@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcore.model import part_of
-from mmcore.training.lora import IN, OUT
+from mmcore.model import MMCoreModel, part_of
+from mmcore.training.lora import IN, OUT, add_adapters
 from mmcore.training.muon import Muon
 from mmcore.training.recipe import Recipe
 
@@ -54,10 +54,17 @@ def share_of(rates: Mapping[str, float], name: str) -> float:
     return rates.get(part, 0.0 if part == "eye" else 1.0)
 
 
-def freeze(model: nn.Module, rates: Mapping[str, float]) -> None:
-    """Let the parts of a model whose rate is 0 stay as they are, in place."""
+def let_learn(model: MMCoreModel, recipe: Recipe) -> None:
+    """Let only that learn which a recipe wants to: adapters alone where it has `lora`, no part whose rate is 0.
+
+    Args:
+        model: plain; adapters are put into it.
+        recipe: says which.
+    """
+    if recipe.lora:
+        add_adapters(model, model.core.blocks, recipe.lora)
     for name, p in model.named_parameters():
-        if not share_of(rates, name):
+        if not share_of(recipe.rates, name):
             p.requires_grad_(False)
 
 

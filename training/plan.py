@@ -6,7 +6,9 @@
 Weights, gradients and optimizer states are counted; what a step keeps for its backward pass is traced, block by block,
 through tensors that hold nothing (`FakeTensorMode`), so a model of any size is planned in seconds on any machine. Speed
 follows from arithmetic (`flops`), the GPU's peak and the share of it that is reached, which nobody knows beforehand.
-Not counted: what libraries take, and the weights that ZeRO 3 gathers for the block at hand.
+Not counted: what libraries take, and the weights that ZeRO 3 gathers for the block at hand. Weights that stay as they
+are (`lora`, rates of 0) have no gradients and no optimizer states; what a step keeps, and how long it takes, is planned
+as if they learnt.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from mmcore.model import MMCoreModel
 from mmcore.pyramid import Floors, Planes, PyramidDown, PyramidUp
 from mmcore.training.flops import Load, forward_flops
 from mmcore.training.gpus import Gpu
-from mmcore.training.optimizers import split_parameters
+from mmcore.training.optimizers import let_learn, split_parameters
 from mmcore.training.recipe import Recipe
 from mmcore.training.subjects import shape
 
@@ -39,6 +41,7 @@ class Plan:
 
     Args:
         parameters: of the model.
+        learnt: how many of them learn.
         medium: positions of the largest medium that it is trained on.
         memory: bytes on each GPU, by part.
         flops: of a batch on each GPU, forwards and backwards.
@@ -47,6 +50,7 @@ class Plan:
     """
 
     parameters: int
+    learnt: int
     medium: int
     memory: dict[str, int]
     flops: float
@@ -72,35 +76,37 @@ def make_plan(recipe: Recipe, gpus: int, gpu: Gpu, reached: float) -> Plan:
     load = Load.full(recipe.layout.rows, recipe.layout.room)
     with torch.device("meta"):
         model = MMCoreModel(config)
+        let_learn(model, recipe)
         matrices, rest = (sum(p.numel() for p in group) for group in split_parameters(model))
+        count = sum(p.numel() for p in model.parameters())
     forward = forward_flops(config, load)
     bf16, again = recipe.precision == "bf16", recipe.engine.checkpointing
-    memory = state_bytes(matrices, rest, bf16, bool(recipe.optimizer.muon), recipe.engine.zero, gpus)
+    memory = state_bytes(count, matrices, rest, bf16, bool(recipe.optimizer.muon), recipe.engine.zero, gpus)
     memory["activations"] = activation_bytes(config, load, bf16, recipe.attention, again)
     seconds = (4 if again else 3) * forward / (gpu.peak * reached)
     positions = gpus * load.rows * sum(load.lengths)
     sizes = config.sizes or ((config.frames, config.height, config.width_px),)
     medium = max(1 + math.prod(config.grid(size)) for size in sizes)
-    return Plan(matrices + rest, medium, memory, 3.0 * forward * gpus, positions, seconds)
+    return Plan(count, matrices + rest, medium, memory, 3.0 * forward * gpus, positions, seconds)
 
 
-def state_bytes(matrices: int, rest: int, bf16: bool, muon: bool, zero: int, ranks: int) -> dict[str, int]:
+def state_bytes(count: int, matrices: int, rest: int, bf16: bool, muon: bool, zero: int, ranks: int) -> dict[str, int]:
     """What one rank holds of the model's states, by part.
 
     Args:
-        matrices: numbers in matrices that Muon would step.
-        rest: all other parameters.
+        count: the model's parameters.
+        matrices: those that learn and lie in matrices that Muon would step.
+        rest: the others that learn.
         bf16: whether products are in bfloat16: then there is a copy of the weights in it beside the float32 ones.
         muon: whether matrices have one state (Muon) rather than two (AdamW).
         zero: ZeRO stage: 1 splits optimizer states, float32 weights and their average over ranks, 2 gradients, 3 the
             weights themselves.
         ranks: over how many they are split.
     """
-    count = matrices + rest
     whole = {
         "optimizer": 4 * matrices * (1 if muon else 2) + 8 * rest,
         "average": 4 * count,
-        "gradients": (2 if zero and bf16 else 4) * count,
+        "gradients": (2 if zero and bf16 else 4) * (matrices + rest),
         "weights": 4 * count,
         "weights in bf16": 2 * count if bf16 else 0,
     }
@@ -204,6 +210,8 @@ def table(plan: Plan, gpus: int, gpu: Gpu, positions: float | None, price: float
     """
     total = sum(plan.memory.values())
     lines = [f"{'parameters':22} {plan.parameters / 1e6:12,.1f} million"]
+    if plan.learnt < plan.parameters:
+        lines += [f"{'of which learn':22} {plan.learnt / 1e6:12,.3f} million"]
     lines += [f"{'positions of a medium':22} {plan.medium:12,}"]
     lines += [f"{name:22} {size / 1e9:12,.2f} GB" for name, size in plan.memory.items()]
     fits = "fits" if total < 0.9 * gpu.memory else "does not fit"

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from PIL import Image as Picture
@@ -54,6 +55,9 @@ RADIUS, TEETH = 0.17, 4
 
 NEAR = 60
 """A pixel whose colour is no farther than this from the star's, of 255, is taken to be the star's."""
+
+ALIKE, CLOSE = 0.8, 4.0
+"""A shape is a star from this likeness on, and goes the star's way if it is no farther from it than so many pixels."""
 
 KNOWN = ("text to image", "text to video", "image to text", "video to text", "video edit")
 """Tasks of the world by which is seen what was forgotten."""
@@ -116,26 +120,52 @@ def lessons(first: int, count: int) -> Iterator[Document]:
             yield Document((Video(clip, FPS), Text(str(rng.choice(QUESTIONS))), Text(said, True)))
 
 
-def overlap(clip: np.ndarray, kind: Kind) -> float:
-    """How well a clip's star lies on the true one: intersection over union of its pixels, mean over frames, in [0, 1].
+def star_pixels(clip: np.ndarray, kind: Kind) -> np.ndarray:
+    """Where a clip (FRAMES, SIZE, SIZE, 3) has the star's colour: (FRAMES, SIZE, SIZE) bool."""
+    return np.abs(clip.astype(int) - COLOURS[kind[0]]).max(-1) <= NEAR
 
-    Args:
-        clip: (FRAMES, SIZE, SIZE, 3) uint8.
-        kind: of the true one.
-    """
-    stars = [np.abs(c.astype(int) - COLOURS[kind[0]]).max(-1) <= NEAR for c in (clip, film(kind))]
-    both, either = (stars[0] & stars[1]).sum((1, 2)), (stars[0] | stars[1]).sum((1, 2))
+
+def overlap(found: np.ndarray, true: np.ndarray) -> float:
+    """Intersection over union of two clips' pixels (FRAMES, SIZE, SIZE) bool, mean over frames, in [0, 1]."""
+    both, either = (found & true).sum((1, 2)), (found | true).sum((1, 2))
     return float(np.mean(both / np.maximum(either, 1)))
 
 
+def centres(pixels: np.ndarray) -> np.ndarray:
+    """The middle of each frame's pixels, (row, column): (FRAMES, 2); infinitely far away where there are none."""
+    places = [np.argwhere(frame) for frame in pixels]
+    return np.stack([place.mean(0) if len(place) else np.full(2, np.inf) for place in places])
+
+
+def likeness(clip: np.ndarray, kind: Kind) -> float:
+    """How well a clip's shapes fit the true star, wherever they are, in [0, 1]; a disc of its size reaches 0.66.
+
+    It is the overlap after each frame's shape has been moved onto the star.
+    """
+    found, true = star_pixels(clip, kind), star_pixels(film(kind), kind)
+    way = np.nan_to_num(centres(true) - centres(found), posinf=0, neginf=0).round().astype(int)
+    return overlap(np.stack([np.roll(frame, by, (0, 1)) for frame, by in zip(found, way, strict=True)]), true)
+
+
+def astray(clip: np.ndarray, kind: Kind) -> float:
+    """How far a clip's star is from where the true one is, in pixels, mean over frames; infinite if it is ever gone."""
+    found, true = (centres(star_pixels(c, kind)) for c in (clip, film(kind)))
+    return float(np.hypot(*(found - true).T).mean())
+
+
 def stars(pipeline: Pipeline) -> dict[str, float]:
-    """Scores on kinds that no lesson shows: how well a clip's star lies on the true one, how often words are right."""
+    """Shares of kinds that no lesson shows: filmed as a star, on its zigzag way; told in the right words."""
     asked = [Request(Document((Text(ASKED[0].format(words(kind))),)), "video", (FRAMES, SIZE, SIZE)) for kind in NEVER]
     shown = [Request(Document((Video(film(kind), FPS), Text(QUESTIONS[0]))), "text") for kind in NEVER]
     filmed, told = pipeline.reply(asked), pipeline.reply(shown)
-    lies = [overlap(reply.media[0].frames, kind) for reply, kind in zip(filmed, NEVER, strict=True)]
-    right = [reply.text.strip() == words(kind) for reply, kind in zip(told, NEVER, strict=True)]
-    return {"a star's clip, overlap": float(np.mean(lies)), "a star's clip in words, right": float(np.mean(right))}
+    clips = [(reply.media[0].frames, kind) for reply, kind in zip(filmed, NEVER, strict=True)]
+    return {
+        "a star's clip, shape": fmean(likeness(*clip) >= ALIKE for clip in clips),
+        "a star's clip, zigzag": fmean(astray(*clip) <= CLOSE for clip in clips),
+        "a star's clip in words": fmean(
+            reply.text.strip() == words(kind) for reply, kind in zip(told, NEVER, strict=True)
+        ),
+    }
 
 
 def scores(pipeline: Pipeline) -> dict[str, float]:

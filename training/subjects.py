@@ -30,8 +30,7 @@ from mmcore.training.checkpoints import load_averaged, load_weights
 from mmcore.training.data import DataState, PackedBatches, Source, new_tokenizer
 from mmcore.training.engine import make_engine
 from mmcore.training.family import LessonBatches, family_engine, held_out_lessons
-from mmcore.training.lora import add_adapters
-from mmcore.training.optimizers import freeze
+from mmcore.training.optimizers import let_learn
 from mmcore.training.plain import Engine, Stepper
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import WORLD, Recipe
@@ -86,9 +85,7 @@ def native_subject(recipe: Recipe, source: Source | None, ranks: Ranks, folder: 
         begin_from(model, Path(recipe.start), folder if first else None)
     if first and not words_file(folder):
         new_tokenizer(folder / OWN, recipe.vocabulary, recipe_words(recipe))
-    if recipe.lora:
-        add_adapters(model, model.core.blocks, recipe.lora)
-    freeze(model, recipe.rates)
+    let_learn(model, recipe)
     ranks.wait()
     tokenizer = words_file(folder)
     assert tokenizer is not None
