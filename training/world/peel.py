@@ -9,30 +9,35 @@ from itertools import product
 
 import numpy as np
 
+from mmcore.training.world.blocks import colours_of, explained, off
 from mmcore.training.world.camera import HALF_VIEW, RAYS, View, background, view
 from mmcore.training.world.render import AMBIENT, DIFFUSE, SHADOW, Light, Placed, Sprite, compose, sprite
 from mmcore.training.world.scene import BACKDROPS, COLOURLESS, COLOURS, EYE, HEIGHTS, SHAPES
 from mmcore.training.world.sketch import enclosed, levelled
-from mmcore.training.world.styles import softer, styled
+from mmcore.training.world.styles import in_blocks, softer, spread, styled
 
 NEAR = 24
 """Colours no further apart than this, of 255, are taken for the same."""
 
-SHADES_NEAR, LINES_NEAR = 56, 5
-"""The same where channels have few shades, and in a pencil sketch, softened."""
+LINES_NEAR = 5
+"""The same in a pencil sketch, softened."""
 
-SKETCH = "pencil sketch"
+SKETCH, PIXELS = "pencil sketch", "pixel art"
 SPARED = 0.02
 """A solid that brings a sketch no closer than this, of 255, is none."""
 
-OUTLINE, EDGE = 0.12, 0.04
-"""How far the lines of a sketch reach beyond a solid, and a solid's soft edge else."""
+EDGE = 0.04
+EDGES = {SKETCH: 0.12, PIXELS: 0.1}
+"""How far a solid's soft edge reaches beyond it, and in some styles its lines or blocks."""
 
 DARK = 1e-4
 """Keeps black from dividing by nothing."""
 
 GRAYS = ("blue", "green", "orange", "yellow")
 """Colours from dark to bright, tried where one sees none."""
+
+ALIKE = 0.8
+"""Colours that as much of a solid has as this share of what has its likeliest are tried too."""
 
 LEAST = 6
 """A solid explains at least so many pixels more than it covers wrongly."""
@@ -50,8 +55,7 @@ STRIDES = ((0.1, 0.2, 0.05), (0.04, 0.08, 0.02), (0.015, 0.03, 0.008))
 
 def shrunk(picture: np.ndarray) -> np.ndarray:
     """Rays to pixels: (RAYS Y, RAYS X, ...) -> (Y, X, ...) means."""
-    y, x = picture.shape[0] // RAYS, picture.shape[1] // RAYS
-    return picture.reshape(y, RAYS, x, RAYS, *picture.shape[2:]).mean((1, 3))
+    return sum(picture[i::RAYS, j::RAYS] for i in range(RAYS) for j in range(RAYS)) / np.float32(RAYS**2)
 
 
 def covered(solid: Placed, seen: View) -> np.ndarray:
@@ -95,8 +99,8 @@ class Empty:
     error: float
 
     def draw(self, solids: Sequence[Placed], sprites: Sequence[Sprite | None], light: Light) -> np.ndarray:
-        """One frame (Y, X, 3) with solids on it."""
-        return styled(compose(self.seen, self.back, solids, sprites, light)[None], self.style)[0]
+        """One frame (Y, X, 3) with solids on it, in the style in which it is compared."""
+        return styled(compose(self.seen, self.back, solids, sprites, light)[None], compared_in(self.style))[0]
 
 
 def read_backdrop(frame: np.ndarray, style: str) -> tuple[Empty, np.ndarray]:
@@ -127,22 +131,29 @@ def explain(frame: np.ndarray, backdrop: str, seen: View, height: float, style: 
     """A backdrop as it would be seen, and which pixels of a frame it leaves over; the ground may lie in shadow."""
     if style == SKETCH:
         return explain_sketch(frame, backdrop, seen, height)
+    if style == PIXELS:
+        return explain_blocks(frame, backdrop, seen, height)
     pixels = frame.astype(np.float32) / 255
     back = background(backdrop, seen)
-    small = shrunk(back)
+    bare = in_style(shrunk(back), style)
     sky = slice(0, frame.shape[0] // 5)
-    bare = small if style == "pixel art" else in_style(small, style)
     gain = float(np.median((pixels[sky] * bare[sky]).sum(-1) / (np.square(bare[sky]).sum(-1) + DARK)))
-    if style == "pixel art":
-        tried = (gain * np.linspace(0.94, 1.06, 7)).tolist()
-        gain = min(tried, key=lambda g: float(np.minimum(np.abs(in_style(g * small, style) - pixels), 0.2).mean()))
-    expected = in_style(gain * small, style)
+    expected = gain * bare
     shade = (pixels * expected).sum(-1) / (np.square(expected).sum(-1) + DARK)
     shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - SHADOW, 1), 1)
     apart = np.abs(pixels - shade[..., None] * expected) * 255
-    left = apart.max(-1) > (SHADES_NEAR if style == "pixel art" else NEAR)
+    left = apart.max(-1) > NEAR
     error = float(np.minimum(apart.mean(-1), FAR).mean())
     return Empty(backdrop, gain, back * np.float32(gain), seen, height, style, error), left
+
+
+def explain_blocks(frame: np.ndarray, backdrop: str, seen: View, height: float) -> tuple[Empty, np.ndarray]:
+    """The same of pixel art."""
+    back, size = background(backdrop, seen), (frame.shape[0], frame.shape[1])
+    ground = in_blocks(shrunk(seen.ground.astype(np.float32))[None, ..., None])[0, ..., 0] > 0
+    blocks, bare = in_blocks(np.stack((frame, 255 * shrunk(back))))
+    gain, error, left = explained(blocks, bare, ground, np.linspace(1 - SHADOW, 1, 7))
+    return Empty(backdrop, gain, back * np.float32(gain), seen, height, PIXELS, error), spread(left[None], size)[0]
 
 
 def explain_sketch(frame: np.ndarray, backdrop: str, seen: View, height: float) -> tuple[Empty, np.ndarray]:
@@ -162,20 +173,20 @@ def in_style(picture: np.ndarray, style: str) -> np.ndarray:
     return styled(np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)[None], style)[0].astype(np.float32) / 255
 
 
-def read_colours(frame: np.ndarray, left: np.ndarray, gain: float) -> np.ndarray:
+def read_colours(frame: np.ndarray, left: np.ndarray, empty: Empty) -> np.ndarray:
     """For each colour the pixels that most look like it under some light: (C, Y, X) bool, within `left`.
 
     A lit pixel is its colour times (ambient + diffuse) plus white shine: two unknowns, solved for each colour.
     """
-    pixels = frame.astype(np.float32) / 255 / gain
+    if empty.style == PIXELS:
+        return spread(colours_of(in_blocks(frame[None])[0] / empty.gain), left.shape) & left
+    pixels = frame.astype(np.float32) / 255 / empty.gain
     errors = []
     for rgb in COLOURS.values():
         base = np.array(rgb, np.float32) / 255
         grey = base.mean()
-        spread = base - grey
-        lit = np.clip(
-            ((pixels - pixels.mean(-1, keepdims=True)) @ spread) / (spread @ spread), AMBIENT, AMBIENT + DIFFUSE
-        )
+        hue = base - grey
+        lit = np.clip(((pixels - pixels.mean(-1, keepdims=True)) @ hue) / (hue @ hue), AMBIENT, AMBIENT + DIFFUSE)
         shine = np.clip(pixels.mean(-1) - lit * grey, 0, 0.5)
         errors.append(np.abs(pixels - lit[..., None] * base - shine[..., None]).sum(-1))
     best = np.argmin(errors, 0)
@@ -200,18 +211,32 @@ def climb(start: Placed, score: Callable[[Placed], float]) -> tuple[float, Place
     return best
 
 
-def closeness(frame: np.ndarray, other: np.ndarray) -> float:
-    """Minus the mean distance of two pictures or clips, of 255, no pixel counting for more than FAR."""
-    far = np.abs(frame.astype(np.float32) - other.astype(np.float32)).mean(-1)
-    return -float(np.minimum(far, FAR).mean())
+def compared_in(style: str) -> str:
+    """The style in which scenes are drawn to be compared with what is in a style."""
+    return "plain" if style == PIXELS else style
+
+
+def comparable(frames: np.ndarray, style: str) -> np.ndarray:
+    """What is compared of frames (T, Y, X, 3) in a style: sketches softened, pixel art block by block."""
+    return in_blocks(frames) if style == PIXELS else softer(frames, style)
+
+
+def closeness(frame: np.ndarray, other: np.ndarray, style: str) -> float:
+    """Minus the mean distance of what is comparable of a picture or clip and of a render, of 255, no pixel counting for
+    more than FAR.
+    """
+    if style == PIXELS:
+        return -float(np.minimum(off(frame, other).mean(-1), FAR).mean())
+    far = np.abs(frame.astype(np.int16) - other)
+    return -float(np.minimum(far[..., 0] + far[..., 1] + far[..., 2], 3 * FAR).mean()) / 3
 
 
 def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Placed] = ()) -> list[Placed]:
     """Solids in a frame, beyond those known, one after another."""
     seen = empty.seen
     colourless = empty.style in COLOURLESS
-    edge = OUTLINE if empty.style == SKETCH else EDGE
-    colours = left[None] if colourless else read_colours(frame, left, empty.gain)
+    edge = EDGES.get(empty.style, EDGE)
+    colours = left[None] if colourless else read_colours(frame, left, empty)
     solids, masks = bank((frame.shape[0], frame.shape[1]), round(empty.height, 1))
     area = masks.sum(1)
     found: list[Placed] = []
@@ -219,8 +244,8 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
         colours = colours & (covered(solid, seen) < 0.2)
     while len(found) + len(known) < MOST:
         flat = colours.reshape(len(colours), -1).astype(np.float32)
-        others = flat.sum(0)[:, None] - flat.T  # (Y X, C): what another solid may hide
-        scores = 2 * masks @ flat.T + 0.6 * masks @ others - area[:, None]
+        others = flat.max(0)[:, None] - flat.T  # (Y X, C): what another solid may hide
+        scores = masks @ (2 * flat.T + 0.6 * others) - area[:, None]
         k, c = np.unravel_index(scores.argmax(), scores.shape)
         if scores[k, c] < LEAST:
             break
@@ -229,7 +254,7 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
 
         def overlap(solid: Placed, own: np.ndarray = own, other: np.ndarray = other) -> float:
             mask = covered(solid, seen).ravel()
-            return float(2 * mask @ own + 0.6 * mask @ other - mask.sum())
+            return float(mask @ (2 * own + 0.6 * other - 1))
 
         tried = []
         for shape in SHAPES:
@@ -241,7 +266,11 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
             break
         likely = [solid for value, solid in tried if value > 0.75 * best]
         if colourless:
-            likely = [replace(solid, colour=colour) for solid in likely for colour in GRAYS]
+            tints = GRAYS
+        else:
+            alike = flat @ covered(max(tried, key=lambda t: t[0])[1], seen).ravel()
+            tints = tuple(name for name, share in zip(COLOURS, alike, strict=True) if share >= ALIKE * alike[c])
+        likely = [replace(solid, colour=colour) for solid in likely for colour in tints]
         solid = fit_one(frame, empty, [*known, *found], likely)
         found.append(solid)
         colours = colours & (covered(grown(solid, edge), seen) < 0.1)
@@ -262,12 +291,12 @@ def fit_again(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: S
 
 def needed(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: Sequence[Placed]) -> list[Placed]:
     """Those solids without which a sketch is less well explained; the others were shadows."""
-    soft, light = softer(frame[None], empty.style)[0], Light(0.0, empty.gain)
+    soft, light = comparable(frame[None], empty.style), Light(0.0, empty.gain)
 
     def score(solids: Sequence[Placed]) -> float:
         there = [*known, *solids]
         drawn = empty.draw(there, [sprite(solid, light, empty.seen) for solid in there], light)
-        return closeness(soft, softer(drawn[None], empty.style)[0])
+        return closeness(soft, comparable(drawn[None], empty.style), empty.style)
 
     kept = list(found)
     for solid in sorted(found, key=lambda solid: solid.radius):
@@ -284,14 +313,14 @@ def grown(solid: Placed, edge: float = EDGE) -> Placed:
 
 def fit_one(frame: np.ndarray, empty: Empty, others: Sequence[Placed], likely: Sequence[Placed]) -> Placed:
     """The likeliest of several solids, moved about until frame and render are closest."""
-    seen, ways, soft = empty.seen, [], softer(frame[None], empty.style)[0]
+    seen, ways, soft = empty.seen, [], comparable(frame[None], empty.style)
     for solid, azimuth in product(likely, LIGHTS):
         light = Light(azimuth, empty.gain)
         rest = [sprite(other, light, seen) for other in others]
 
         def score(solid: Placed, light: Light = light, rest: list = rest) -> float:
             drawn = empty.draw([*others, solid], [*rest, sprite(solid, light, seen)], light)
-            return closeness(soft, softer(drawn[None], empty.style)[0])
+            return closeness(soft, comparable(drawn[None], empty.style), empty.style)
 
         ways.append((score(solid), solid, score))
     ways.sort(key=lambda way: -way[0])
