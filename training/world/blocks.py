@@ -30,6 +30,9 @@ LIT, SHINES = np.linspace(AMBIENT, AMBIENT + DIFFUSE, 7, dtype=np.float32), (0.0
 ALIKE = 4.0
 """Colours no further apart than this from a block, of 255, are as likely as each other."""
 
+MAYBE = 0.5
+"""How much a block counts that is a solid's or lies in a shadow."""
+
 STRAY = 12.0
 """A block further from a shade than this, of 255, tells nothing of wear."""
 
@@ -66,10 +69,10 @@ def explained(
         blocks: (Y, X, 3) of the picture, of 255.
         bare: (Y, X, 3) of the empty scene in full colour, under light of gain 1.
         ground: (Y, X) bool, where shadows may lie.
-        shades: (S,) what a shadow may leave of the light.
+        shades: (S,) what a shadow may leave of the light; the last is 1.
     Returns:
         The gain of its light, the mean distance from it once it is drawn as pixel art, no block counting for more than
-        FAR, and which blocks it leaves over, (Y, X) bool.
+        FAR, and which blocks it leaves over, (Y, X): 1, or MAYBE where a shadow would explain them.
     """
 
     def error(gain: float) -> float:
@@ -80,7 +83,7 @@ def explained(
     errors = np.array([error(gain) for gain in GAINS.tolist()])
     gain = float(GAINS[errors <= errors.min() + 1e-6].mean())
     apart = np.stack([off(blocks, gain * np.where(ground[..., None], shade, 1) * bare).max(-1) for shade in shades])
-    return gain, float(errors.min()), apart.min(0) > NEAR
+    return gain, float(errors.min()), np.where(apart.min(0) > NEAR, 1.0, MAYBE * (apart[-1] > NEAR)).astype(np.float32)
 
 
 def colours_of(blocks: np.ndarray) -> np.ndarray:
@@ -115,7 +118,7 @@ def _shades(blocks: np.ndarray, tint: np.ndarray) -> np.ndarray:
 
 
 def _tried(blocks: np.ndarray, blur: float) -> tuple[float, float, np.ndarray]:
-    """How far blocks (1, Y, X, 3) are from shades so blurred under the likeliest tints, the blur, and the tints (3,)."""
+    """How far blocks (1, Y, X, 3) are from shades so blurred, under the likeliest tints; blur and tints (3,)."""
     sharp = _sharper(blocks, blur)
     tints = TINTS[:, None, None, None]
     apart = np.minimum(np.abs(sharp - np.minimum(tints * _shades(sharp, tints), 255)), STRAY).mean((1, 2))

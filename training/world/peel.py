@@ -12,15 +12,15 @@ import numpy as np
 from mmcore.training.world.blocks import colours_of, explained, off
 from mmcore.training.world.camera import HALF_VIEW, RAYS, View, background, view
 from mmcore.training.world.render import AMBIENT, DIFFUSE, SHADOW, Light, Placed, Sprite, compose, sprite
-from mmcore.training.world.scene import BACKDROPS, COLOURLESS, COLOURS, EYE, HEIGHTS, SHAPES
+from mmcore.training.world.scene import BACKDROPS, COLOURLESS, COLOURS, EYE, GROWN, HEIGHTS, SHAPES, SHRUNK, SIZES
 from mmcore.training.world.sketch import enclosed, levelled
 from mmcore.training.world.styles import in_blocks, softer, spread, styled
 
 NEAR = 24
 """Colours no further apart than this, of 255, are taken for the same."""
 
-LINES_NEAR = 5
-"""The same in a pencil sketch, softened."""
+LINES_NEAR, LINES_FAR = 5, 12
+"""The same in a pencil sketch, softened; and what a pixel of its empty scene may be off by, at most."""
 
 SKETCH, PIXELS = "pencil sketch", "pixel art"
 SPARED = 0.02
@@ -38,6 +38,12 @@ GRAYS = ("blue", "green", "orange", "yellow")
 
 ALIKE = 0.8
 """Colours that as much of a solid has as this share of what has its likeliest are tried too."""
+
+UNSURE = 0.5
+"""How far a solid's silhouette may mislead about its size, as the logarithm of a ratio."""
+
+SMALLEST = 0.11
+"""Solids are larger than this, in units of the scene."""
 
 LEAST = 6
 """A solid explains at least so many pixels more than it covers wrongly."""
@@ -163,7 +169,7 @@ def explain_sketch(frame: np.ndarray, backdrop: str, seen: View, height: float) 
     expected = empty.draw([], [], Light(0, 1))
     soft, bare = softer(np.concatenate((levelled(frame[None], expected), expected[None])), SKETCH).astype(np.float32)
     apart = np.abs(soft - bare).mean(-1)
-    return replace(empty, error=float(np.minimum(apart, FAR).mean())), enclosed(apart > LINES_NEAR)
+    return replace(empty, error=float(np.minimum(apart, LINES_FAR).mean())), enclosed(apart > LINES_NEAR)
 
 
 def in_style(picture: np.ndarray, style: str) -> np.ndarray:
@@ -174,12 +180,12 @@ def in_style(picture: np.ndarray, style: str) -> np.ndarray:
 
 
 def read_colours(frame: np.ndarray, left: np.ndarray, empty: Empty) -> np.ndarray:
-    """For each colour the pixels that most look like it under some light: (C, Y, X) bool, within `left`.
+    """For each colour the pixels that most look like it under some light: (C, Y, X), as far as they are left.
 
     A lit pixel is its colour times (ambient + diffuse) plus white shine: two unknowns, solved for each colour.
     """
     if empty.style == PIXELS:
-        return spread(colours_of(in_blocks(frame[None])[0] / empty.gain), left.shape) & left
+        return spread(colours_of(in_blocks(frame[None])[0] / empty.gain), left.shape) * left
     pixels = frame.astype(np.float32) / 255 / empty.gain
     errors = []
     for rgb in COLOURS.values():
@@ -193,17 +199,19 @@ def read_colours(frame: np.ndarray, left: np.ndarray, empty: Empty) -> np.ndarra
     return np.stack([(best == c) & left for c in range(len(COLOURS))])
 
 
-def climb(start: Placed, score: Callable[[Placed], float]) -> tuple[float, Placed]:
+def climb(
+    start: Placed, score: Callable[[Placed], float], strides: Sequence[tuple[float, float, float]] = STRIDES
+) -> tuple[float, Placed]:
     """Move a solid about, coarse to fine, for as long as its score rises."""
     best = (score(start), start)
-    for stride in STRIDES:
+    for stride in strides:
         moved = True
         while moved:
             moved = False
             for axis, sign in product(range(3), (1, -1)):
                 step = [sign * stride[axis] if i == axis else 0.0 for i in range(3)]
                 solid = best[1]
-                if solid.radius + step[2] < 0.08:
+                if solid.radius + step[2] < SMALLEST:
                     continue
                 tried = replace(solid, x=solid.x + step[0], z=solid.z + step[1], radius=solid.radius + step[2])
                 if (value := score(tried)) > best[0] + 1e-6:
@@ -241,7 +249,7 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
     area = masks.sum(1)
     found: list[Placed] = []
     for solid in known:
-        colours = colours & (covered(solid, seen) < 0.2)
+        colours = colours * (covered(solid, seen) < 0.2)
     while len(found) + len(known) < MOST:
         flat = colours.reshape(len(colours), -1).astype(np.float32)
         others = flat.max(0)[:, None] - flat.T  # (Y X, C): what another solid may hide
@@ -261,10 +269,9 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
             of_shape = [i for i, solid in enumerate(solids) if solid.shape == shape]
             start = solids[of_shape[int(scores[of_shape, c].argmax())]]
             tried.append(climb(in_front_of(seen, replace(start, colour=colour)), overlap))
-        best = max(tried, key=lambda t: t[0])[0]
-        if best <= 0:
+        if max(tried, key=lambda t: t[0])[0] <= 0:
             break
-        likely = [solid for value, solid in tried if value > 0.75 * best]
+        likely = [way for _, solid in tried for way in (solid, *of_true_size(solid, empty.height))]
         if colourless:
             tints = GRAYS
         else:
@@ -273,8 +280,16 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
         likely = [replace(solid, colour=colour) for solid in likely for colour in tints]
         solid = fit_one(frame, empty, [*known, *found], likely)
         found.append(solid)
-        colours = colours & (covered(grown(solid, edge), seen) < 0.1)
+        colours = colours * (covered(grown(solid, edge), seen) < 0.1)
     return fit_again(frame, empty, known, found)
+
+
+def of_true_size(solid: Placed, height: float) -> list[Placed]:
+    """The same solid, about where it is in a picture from so high, of those sizes that are not far from its own."""
+    sizes = [size * scale for size in SIZES.values() for scale in (SHRUNK, 1.0, GROWN)]
+    near = [size for size in sizes if abs(np.log(size / solid.radius)) < UNSURE]
+    depths = [(solid.z + EYE) * (height - size) / (height - solid.radius) for size in near]
+    return [replace(solid, radius=size, z=depth - EYE) for size, depth in zip(near, depths, strict=True)]
 
 
 def fit_again(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: Sequence[Placed]) -> list[Placed]:
@@ -283,20 +298,27 @@ def fit_again(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: S
     for i, solid in enumerate(found):
         others = [*known, *found[:i], *found[i + 1 :]]
         own = covered(grown(solid), seen)
-        if any((own * covered(grown(other), seen)).any() for other in others):
-            again = fit_one(frame, empty, others, [replace(solid, shape=shape) for shape in SHAPES])
+        touches = any((own * covered(grown(other), seen)).any() for other in others)
+        if touches or empty.style == SKETCH:
+            tints = GRAYS if empty.style in COLOURLESS else (solid.colour,)
+            alike = [replace(solid, shape=shape, colour=colour) for shape in SHAPES for colour in tints]
+            again = fit_one(frame, empty, others, [w for a in alike for w in (a, *of_true_size(a, empty.height))])
             found = [*found[:i], again, *found[i + 1 :]]
     return needed(frame, empty, known, found) if empty.style == SKETCH else list(found)
 
 
 def needed(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: Sequence[Placed]) -> list[Placed]:
     """Those solids without which a sketch is less well explained; the others were shadows."""
-    soft, light = comparable(frame[None], empty.style), Light(0.0, empty.gain)
+    soft = comparable(frame[None], empty.style)
 
-    def score(solids: Sequence[Placed]) -> float:
-        there = [*known, *solids]
+    def under(light: Light, there: Sequence[Placed]) -> float:
         drawn = empty.draw(there, [sprite(solid, light, empty.seen) for solid in there], light)
         return closeness(soft, comparable(drawn[None], empty.style), empty.style)
+
+    def score(solids: Sequence[Placed]) -> float:
+        return max(
+            under(Light(azimuth, empty.gain), [*known, *solids]) for azimuth in np.linspace(-0.9, 0.9, 7).tolist()
+        )
 
     kept = list(found)
     for solid in sorted(found, key=lambda solid: solid.radius):
@@ -313,18 +335,22 @@ def grown(solid: Placed, edge: float = EDGE) -> Placed:
 
 def fit_one(frame: np.ndarray, empty: Empty, others: Sequence[Placed], likely: Sequence[Placed]) -> Placed:
     """The likeliest of several solids, moved about until frame and render are closest."""
-    seen, ways, soft = empty.seen, [], comparable(frame[None], empty.style)
-    for solid, azimuth in product(likely, LIGHTS):
+    seen, soft = empty.seen, comparable(frame[None], empty.style)
+
+    def under(azimuth: float) -> Callable[[Placed], float]:
         light = Light(azimuth, empty.gain)
         rest = [sprite(other, light, seen) for other in others]
 
-        def score(solid: Placed, light: Light = light, rest: list = rest) -> float:
+        def score(solid: Placed) -> float:
             drawn = empty.draw([*others, solid], [*rest, sprite(solid, light, seen)], light)
             return closeness(soft, comparable(drawn[None], empty.style), empty.style)
 
-        ways.append((score(solid), solid, score))
+        return score
+
+    ahead, lights, ways = under(0.0), [under(azimuth) for azimuth in LIGHTS], []
+    for shape in sorted({solid.shape for solid in likely}):
+        start = max((solid for solid in likely if solid.shape == shape), key=ahead)
+        score = max(lights, key=lambda score: score(start))
+        ways.append((*climb(start, score, STRIDES[:-1]), score))
     ways.sort(key=lambda way: -way[0])
-    best: dict[str, tuple] = {}
-    for way in ways:
-        best.setdefault(way[1].shape, way)
-    return max((climb(solid, score) for _, solid, score in best.values()), key=lambda t: t[0])[1]
+    return max((climb(solid, score, STRIDES[-1:]) for _, solid, score in ways[:2]), key=lambda way: way[0])[1]
