@@ -22,7 +22,7 @@ NEAR = 24
 LINES_NEAR, LINES_FAR = 5, 12
 """The same in a pencil sketch, softened; and what a pixel of its empty scene may be off by, at most."""
 
-SKETCH, PIXELS = "pencil sketch", "pixel art"
+SKETCH, PIXELS, GRAYSCALE = "pencil sketch", "pixel art", "grayscale"
 SPARED = 0.02
 """A solid that brings a sketch no closer than this, of 255, is none."""
 
@@ -148,7 +148,7 @@ def explain(frame: np.ndarray, backdrop: str, seen: View, height: float, style: 
     shade = (pixels * expected).sum(-1) / (np.square(expected).sum(-1) + DARK)
     shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - SHADOW, 1), 1)
     apart = np.abs(pixels - shade[..., None] * expected) * 255
-    left = apart.max(-1) > NEAR
+    left = (np.abs(pixels - expected) * 255 if style == GRAYSCALE else apart).max(-1) > NEAR
     error = float(np.minimum(apart.mean(-1), FAR).mean())
     return Empty(backdrop, gain, back * np.float32(gain), seen, height, style, error), left
 
@@ -281,6 +281,8 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
         solid = fit_one(frame, empty, [*known, *found], likely)
         found.append(solid)
         colours = colours * (covered(grown(solid, edge), seen) < 0.1)
+        if empty.style == GRAYSCALE:
+            colours = colours * (np.abs(frame - best_lit(frame, empty, [*known, *found])[0]).max(-1) > NEAR)
     return fit_again(frame, empty, known, found)
 
 
@@ -304,21 +306,24 @@ def fit_again(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: S
             alike = [replace(solid, shape=shape, colour=colour) for shape in SHAPES for colour in tints]
             again = fit_one(frame, empty, others, [w for a in alike for w in (a, *of_true_size(a, empty.height))])
             found = [*found[:i], again, *found[i + 1 :]]
-    return needed(frame, empty, known, found) if empty.style == SKETCH else list(found)
+    return needed(frame, empty, known, found) if empty.style in COLOURLESS else list(found)
+
+
+def best_lit(frame: np.ndarray, empty: Empty, solids: Sequence[Placed]) -> tuple[np.ndarray, float]:
+    """A frame of these solids, (Y, X, 3) of 255, under the light that brings it closest to another; and how close."""
+    soft, ways = comparable(frame[None], empty.style), []
+    for azimuth in np.linspace(-0.9, 0.9, 7).tolist():
+        light = Light(azimuth, empty.gain)
+        drawn = empty.draw(solids, [sprite(solid, light, empty.seen) for solid in solids], light)
+        ways.append((drawn.astype(np.float32), closeness(soft, comparable(drawn[None], empty.style), empty.style)))
+    return max(ways, key=lambda way: way[1])
 
 
 def needed(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: Sequence[Placed]) -> list[Placed]:
-    """Those solids without which a sketch is less well explained; the others were shadows."""
-    soft = comparable(frame[None], empty.style)
-
-    def under(light: Light, there: Sequence[Placed]) -> float:
-        drawn = empty.draw(there, [sprite(solid, light, empty.seen) for solid in there], light)
-        return closeness(soft, comparable(drawn[None], empty.style), empty.style)
+    """Those solids without which a frame is less well explained; the others were shadows."""
 
     def score(solids: Sequence[Placed]) -> float:
-        return max(
-            under(Light(azimuth, empty.gain), [*known, *solids]) for azimuth in np.linspace(-0.9, 0.9, 7).tolist()
-        )
+        return best_lit(frame, empty, [*known, *solids])[1]
 
     kept = list(found)
     for solid in sorted(found, key=lambda solid: solid.radius):

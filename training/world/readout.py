@@ -44,6 +44,9 @@ PACES = (0.75, 1.05)
 PACES_OF_HITS = tuple(np.linspace(0.6, 1.2, 9).tolist())
 """The same for what hits another ball: when it does decides where both end."""
 
+UNLIKELY = 1.7
+"""A style whose empty scene explains a frame so many times worse than another's is not the frame's."""
+
 TIMED, CLEARLY = 12, 0.05
 """Clips of so many frames are timed; how much closer (of 255) one in time must be, to be so."""
 
@@ -136,6 +139,9 @@ def read_scene(frames: np.ndarray) -> Found:
     styles = likely_styles(frames)
     if styles != COLOURLESS:
         styles = (PIXELS if restored(frames[:1])[1] < WORN else "plain",)
+    else:
+        errors = [unexplained(read_backdrop(frames[0], style)) for style in styles]
+        styles = [style for style, error in zip(styles, errors, strict=True) if error < UNLIKELY * min(errors)]
     return min((read_in(frames, style) for style in styles), key=lambda found: found.error)
 
 
