@@ -36,7 +36,6 @@ MAYBE = 0.5
 STRAY = 12.0
 """A block further from a shade than this, of 255, tells nothing of wear."""
 
-
 WORN = 5.1
 """Wear leaves pixel art no further from its shades than this, of 255; any other picture is further."""
 

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 
 import numpy as np
 
-from mmcore.training.world.blocks import colours_of, explained, off
-from mmcore.training.world.camera import HALF_VIEW, RAYS, View, background, view
-from mmcore.training.world.render import AMBIENT, DIFFUSE, SHADOW, Light, Placed, Sprite, compose, sprite
-from mmcore.training.world.scene import BACKDROPS, COLOURLESS, COLOURS, EYE, GROWN, HEIGHTS, SHAPES, SHRUNK, SIZES
-from mmcore.training.world.sketch import enclosed, levelled
-from mmcore.training.world.styles import in_blocks, softer, spread, styled
+from mmcore.training.world.backdrops import (
+    GRAYSCALE,
+    NEAR,
+    PIXELS,
+    SKETCH,
+    Empty,
+    closeness,
+    comparable,
+    shrunk,
+)
+from mmcore.training.world.blocks import colours_of
+from mmcore.training.world.camera import HALF_VIEW, View, view
+from mmcore.training.world.render import AMBIENT, DIFFUSE, Light, Placed, sprite
+from mmcore.training.world.scene import COLOURLESS, COLOURS, EYE, GROWN, SHAPES, SHRUNK, SIZES
+from mmcore.training.world.styles import in_blocks, spread
 
-NEAR = 24
-"""Colours no further apart than this, of 255, are taken for the same."""
-
-LINES_NEAR, LINES_FAR = 5, 12
-"""The same in a pencil sketch, softened; and what a pixel of its empty scene may be off by, at most."""
-
-SKETCH, PIXELS, GRAYSCALE = "pencil sketch", "pixel art", "grayscale"
 SPARED = 0.02
 """A solid that brings a sketch no closer than this, of 255, is none."""
 
 EDGE = 0.04
 EDGES = {SKETCH: 0.12, PIXELS: 0.1}
 """How far a solid's soft edge reaches beyond it, and in some styles its lines or blocks."""
-
-DARK = 1e-4
-"""Keeps black from dividing by nothing."""
 
 GRAYS = ("blue", "green", "orange", "yellow")
 """Colours from dark to bright, tried where one sees none."""
@@ -51,17 +50,9 @@ LEAST = 6
 MOST = 4
 """Solids in a scene."""
 
-FAR = 60
-"""Errors of a pixel count no more than this, of 255."""
-
 LIGHTS = (-0.7, -0.25, 0.25, 0.7)
 STRIDES = ((0.1, 0.2, 0.05), (0.04, 0.08, 0.02), (0.015, 0.03, 0.008))
 """How far (x, z, radius) are moved while a solid is fitted, coarse to fine."""
-
-
-def shrunk(picture: np.ndarray) -> np.ndarray:
-    """Rays to pixels: (RAYS Y, RAYS X, ...) -> (Y, X, ...) means."""
-    return sum(picture[i::RAYS, j::RAYS] for i in range(RAYS) for j in range(RAYS)) / np.float32(RAYS**2)
 
 
 def covered(solid: Placed, seen: View) -> np.ndarray:
@@ -88,95 +79,6 @@ def in_front_of(seen: View, solid: Placed) -> Placed:
     zoom, (c, _, s) = seen.half / HALF_VIEW, seen.axes[0]
     x, z = zoom * solid.x, solid.z + EYE
     return replace(solid, x=c * x - s * z, z=s * x + c * z - EYE, radius=zoom * solid.radius)
-
-
-@dataclass(frozen=True)
-class Empty:
-    """A backdrop without solids: its name, gain, pixels (RAYS Y, RAYS X, 3), who sees it, from how high, its style, and
-    how far (of 255) a frame is from it, no pixel counting for more than FAR.
-    """
-
-    backdrop: str
-    gain: float
-    back: np.ndarray
-    seen: View
-    height: float
-    style: str
-    error: float
-
-    def draw(self, solids: Sequence[Placed], sprites: Sequence[Sprite | None], light: Light) -> np.ndarray:
-        """One frame (Y, X, 3) with solids on it, in the style in which it is compared."""
-        return styled(compose(self.seen, self.back, solids, sprites, light)[None], compared_in(self.style))[0]
-
-
-def read_backdrop(frame: np.ndarray, style: str) -> tuple[Empty, np.ndarray]:
-    """The backdrop that explains most of a frame (Y, X, 3), and which pixels it leaves over, (Y, X) bool."""
-    size = (frame.shape[0], frame.shape[1])
-    lowest, highest = HEIGHTS
-    best = min(
-        (
-            explain(frame, name, view(size, height), height, style)
-            for name in BACKDROPS
-            for height in np.linspace(lowest, highest, 4).round(2).tolist()
-        ),
-        key=unexplained,
-    )
-    for stride in (0.08, 0.04, 0.02):
-        name, height = best[0].backdrop, best[0].height
-        nearby = (round(height - stride, 2), round(height + stride, 2))
-        best = min((best, *(explain(frame, name, view(size, h), h, style) for h in nearby)), key=unexplained)
-    return best
-
-
-def unexplained(found: tuple[Empty, np.ndarray]) -> float:
-    """What a backdrop leaves unexplained of a frame."""
-    return found[0].error
-
-
-def explain(frame: np.ndarray, backdrop: str, seen: View, height: float, style: str) -> tuple[Empty, np.ndarray]:
-    """A backdrop as it would be seen, and which pixels of a frame it leaves over; the ground may lie in shadow."""
-    if style == SKETCH:
-        return explain_sketch(frame, backdrop, seen, height)
-    if style == PIXELS:
-        return explain_blocks(frame, backdrop, seen, height)
-    pixels = frame.astype(np.float32) / 255
-    back = background(backdrop, seen)
-    bare = in_style(shrunk(back), style)
-    sky = slice(0, frame.shape[0] // 5)
-    gain = float(np.median((pixels[sky] * bare[sky]).sum(-1) / (np.square(bare[sky]).sum(-1) + DARK)))
-    expected = gain * bare
-    shade = (pixels * expected).sum(-1) / (np.square(expected).sum(-1) + DARK)
-    shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - SHADOW, 1), 1)
-    apart = np.abs(pixels - shade[..., None] * expected) * 255
-    left = (np.abs(pixels - expected) * 255 if style == GRAYSCALE else apart).max(-1) > NEAR
-    error = float(np.minimum(apart.mean(-1), FAR).mean())
-    return Empty(backdrop, gain, back * np.float32(gain), seen, height, style, error), left
-
-
-def explain_blocks(frame: np.ndarray, backdrop: str, seen: View, height: float) -> tuple[Empty, np.ndarray]:
-    """The same of pixel art."""
-    back, size = background(backdrop, seen), (frame.shape[0], frame.shape[1])
-    ground = in_blocks(shrunk(seen.ground.astype(np.float32))[None, ..., None])[0, ..., 0] > 0
-    blocks, bare = in_blocks(np.stack((frame, 255 * shrunk(back))))
-    gain, error, left = explained(blocks, bare, ground, np.linspace(1 - SHADOW, 1, 7))
-    return Empty(backdrop, gain, back * np.float32(gain), seen, height, PIXELS, error), spread(left[None], size)[0]
-
-
-def explain_sketch(frame: np.ndarray, backdrop: str, seen: View, height: float) -> tuple[Empty, np.ndarray]:
-    """The same of a pencil sketch, whose lines are clearer than its surfaces; what they enclose is left over."""
-    back = background(backdrop, seen)
-    empty = Empty(backdrop, 1.0, back, seen, height, SKETCH, 0.0)
-    expected = empty.draw([], [], Light(0, 1))
-    soft, bare = softer(np.concatenate((levelled(frame[None], expected), expected[None])), SKETCH).astype(np.float32)
-    apart = np.abs(soft - bare).mean(-1)
-    return replace(empty, error=float(np.minimum(apart, LINES_FAR).mean())), enclosed(apart > LINES_NEAR)
-
-
-def in_style(picture: np.ndarray, style: str) -> np.ndarray:
-    """A picture (Y, X, 3) in [0, 1] in a style."""
-    if style == "plain":
-        return picture
-    return styled(np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)[None], style)[0].astype(np.float32) / 255
 
 
 def read_colours(frame: np.ndarray, left: np.ndarray, empty: Empty) -> np.ndarray:
@@ -217,26 +119,6 @@ def climb(
                 if (value := score(tried)) > best[0] + 1e-6:
                     best, moved = (value, tried), True
     return best
-
-
-def compared_in(style: str) -> str:
-    """The style in which scenes are drawn to be compared with what is in a style."""
-    return "plain" if style == PIXELS else style
-
-
-def comparable(frames: np.ndarray, style: str) -> np.ndarray:
-    """What is compared of frames (T, Y, X, 3) in a style: sketches softened, pixel art block by block."""
-    return in_blocks(frames) if style == PIXELS else softer(frames, style)
-
-
-def closeness(frame: np.ndarray, other: np.ndarray, style: str) -> float:
-    """Minus the mean distance of what is comparable of a picture or clip and of a render, of 255, no pixel counting for
-    more than FAR.
-    """
-    if style == PIXELS:
-        return -float(np.minimum(off(frame, other).mean(-1), FAR).mean())
-    far = np.abs(frame.astype(np.int16) - other)
-    return -float(np.minimum(far[..., 0] + far[..., 1] + far[..., 2], 3 * FAR).mean()) / 3
 
 
 def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Placed] = ()) -> list[Placed]:

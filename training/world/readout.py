@@ -17,10 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmcore.training.world.blocks import WORN, restored
-from mmcore.training.world.camera import aim, view
-from mmcore.training.world.paths import agree, moments, paths
-from mmcore.training.world.peel import (
+from mmcore.training.world.backdrops import (
     NEAR,
     PIXELS,
     SKETCH,
@@ -29,10 +26,13 @@ from mmcore.training.world.peel import (
     comparable,
     compared_in,
     explain,
-    peel,
     read_backdrop,
     unexplained,
 )
+from mmcore.training.world.blocks import WORN, restored
+from mmcore.training.world.camera import aim, view
+from mmcore.training.world.paths import agree, moments, paths
+from mmcore.training.world.peel import peel
 from mmcore.training.world.render import Light, Placed, placed, render, render_moments, sprite
 from mmcore.training.world.scene import ALONE, CAMERAS, COLOURLESS, GROWN, SHAPES, SIZES, SLIDES, Scene, Solid
 from mmcore.training.world.sketch import levelled
