@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -22,8 +23,11 @@ from mmcore.training.world.styles import in_blocks, softer, spread, styled
 NEAR = 24
 """Colours no further apart than this, of 255, are taken for the same."""
 
-LINES_NEAR, LINES_FAR = 5, 12
-"""The same in a pencil sketch, softened; and what a pixel of its empty scene may be off by, at most."""
+GRAYS_NEAR, LINES_NEAR = 14, 5
+"""The same where there are only grays, and in a pencil sketch, softened."""
+
+LINES_FAR = 12
+"""Where one sees no colours, a pixel of the empty scene counts for no more than this, of 255."""
 
 SKETCH, PIXELS, GRAYSCALE = "pencil sketch", "pixel art", "grayscale"
 
@@ -36,7 +40,8 @@ FAR = 60
 
 def shrunk(picture: np.ndarray) -> np.ndarray:
     """Rays to pixels: (RAYS Y, RAYS X, ...) -> (Y, X, ...) means."""
-    return sum(picture[i::RAYS, j::RAYS] for i in range(RAYS) for j in range(RAYS)) / np.float32(RAYS**2)
+    rays = (picture[i::RAYS, j::RAYS] for i in range(RAYS) for j in range(RAYS))
+    return reduce(np.add, rays) / np.float32(RAYS**2)
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,11 @@ def explain(frame: np.ndarray, backdrop: str, seen: View, height: float, style: 
     shade = (pixels * expected).sum(-1) / (np.square(expected).sum(-1) + DARK)
     shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - SHADOW, 1), 1)
     apart = np.abs(pixels - shade[..., None] * expected) * 255
-    left = (np.abs(pixels - expected) * 255 if style == GRAYSCALE else apart).max(-1) > NEAR
-    error = float(np.minimum(apart.mean(-1), FAR).mean())
+    if style == GRAYSCALE:
+        left, furthest = np.abs(pixels - expected).max(-1) * 255 > GRAYS_NEAR, LINES_FAR
+    else:
+        left, furthest = apart.max(-1) > NEAR, FAR
+    error = float(np.minimum(apart.mean(-1), furthest).mean())
     return Empty(backdrop, gain, back * np.float32(gain), seen, height, style, error), left
 
 

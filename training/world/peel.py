@@ -10,8 +10,8 @@ from itertools import product
 import numpy as np
 
 from mmcore.training.world.backdrops import (
+    GRAYS_NEAR,
     GRAYSCALE,
-    NEAR,
     PIXELS,
     SKETCH,
     Empty,
@@ -164,7 +164,7 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
         found.append(solid)
         colours = colours * (covered(grown(solid, edge), seen) < 0.1)
         if empty.style == GRAYSCALE:
-            colours = colours * (np.abs(frame - best_lit(frame, empty, [*known, *found])[0]).max(-1) > NEAR)
+            colours = colours * (np.abs(frame - best_lit(frame, empty, [*known, *found])[0]).max(-1) > GRAYS_NEAR)
     return fit_again(frame, empty, known, found)
 
 

@@ -44,8 +44,8 @@ PACES = (0.75, 1.05)
 PACES_OF_HITS = tuple(np.linspace(0.6, 1.2, 9).tolist())
 """The same for what hits another ball: when it does decides where both end."""
 
-UNLIKELY = 1.7
-"""A style whose empty scene explains a frame so many times worse than another's is not the frame's."""
+UNLIKELY = 1.3
+"""A style whose empty scene explains a frame so many times worse than that of another is not the frame's."""
 
 TIMED, CLEARLY = 12, 0.05
 """Clips of so many frames are timed; how much closer (of 255) one in time must be, to be so."""

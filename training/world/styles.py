@@ -5,6 +5,8 @@ styled(frames, "pencil sketch")      # (T, Y, X, 3) uint8
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 
 from mmcore.training.world.camera import GROUND_SKY
@@ -85,7 +87,8 @@ def in_blocks(frames: np.ndarray) -> np.ndarray:
     """Pictures (T, Y, X, 3) as means over the blocks of pixel art: (T, Y / BLOCK, X / BLOCK, 3) float32."""
     y, x = frames.shape[1] // BLOCK * BLOCK, frames.shape[2] // BLOCK * BLOCK
     whole = frames[:, :y, :x].astype(np.float32)
-    return sum(whole[:, i::BLOCK, j::BLOCK] for i in range(BLOCK) for j in range(BLOCK)) / np.float32(BLOCK**2)
+    pixels = (whole[:, i::BLOCK, j::BLOCK] for i in range(BLOCK) for j in range(BLOCK))
+    return reduce(np.add, pixels) / np.float32(BLOCK**2)
 
 
 def spread(blocks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
