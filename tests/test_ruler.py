@@ -19,7 +19,6 @@ from mmcore.pipeline import Pipeline
 from mmcore.training.evaluate import evaluate
 from mmcore.training.judge import KEPT, Judges, Turn, judge, shows, turns
 from mmcore.training.scores import baseline, closeness, floor, psnr, table, wilson
-from mmcore.training.world.heldout import Dice
 from mmcore.training.world.language import caption
 from mmcore.training.world.meaning import Meaning, Said, meaning
 from mmcore.training.world.parse import parse
@@ -28,8 +27,6 @@ from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.scene import STYLES, Scene, Solid
 from mmcore.training.world.shown import Shown
-from mmcore.training.world.sketch import enclosed
-from mmcore.training.world.styles import stands_out
 from mmcore.training.world.tasks import sample_example
 from mmcore.training.world.wear import worn
 
@@ -94,27 +91,6 @@ def test_a_style_is_read_and_what_it_shows(style: str, clip: bool) -> None:
     assert shows(worn(np.random.default_rng(1), shown.written().frames), shown)
     other = replace(scene, style=STYLES[STYLES.index(style) - 1])
     assert not shows(Shown(other, clip).written().frames, shown)
-
-
-@pytest.mark.parametrize("seed", [0, 4, 17, 19])
-def test_a_worn_sketch_is_read_right(seed: int) -> None:
-    rng = Dice(5 * 10**6 + seed)
-    sketch = replace(sample_scene(rng, moving=False, solids=int(rng.choice((1, 2)))), style="pencil sketch")
-    while not stands_out(sketch):
-        sketch = replace(sample_scene(rng, moving=False, solids=int(rng.choice((1, 2)))), style="pencil sketch")
-    shown = Shown(sketch, False)
-    assert shows(worn(rng, shown.written().frames), shown)
-
-
-def test_lines_enclose_what_they_go_round_and_not_themselves() -> None:
-    lines = np.zeros((40, 40), bool)
-    lines[5:25, 5:25] = True
-    lines[9:21, 9:21] = False
-    lines[30:33] = True
-    found = enclosed(lines)
-    assert found[9:21, 9:21].all() and not found[:5].any() and not found[27:].any()
-    lines[5:25, 14:18] = False
-    assert not enclosed(lines)[10:20, 12:20].all(), "a wide gap lets the outside in"
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 
 import numpy as np
 
-from mmcore.training.world.camera import HALF_VIEW, RAYS, View, background, view
-from mmcore.training.world.render import AMBIENT, DIFFUSE, SHADOW, Light, Placed, Sprite, compose, sprite
-from mmcore.training.world.scene import BACKDROPS, COLOURLESS, COLOURS, EYE, HEIGHTS, SHAPES
-from mmcore.training.world.sketch import enclosed, levelled
-from mmcore.training.world.styles import softer, styled
+from mmcore.training.world.backdrops import (
+    GRAYS_NEAR,
+    GRAYSCALE,
+    PIXELS,
+    SKETCH,
+    Empty,
+    closeness,
+    comparable,
+    shrunk,
+)
+from mmcore.training.world.blocks import colours_of
+from mmcore.training.world.camera import HALF_VIEW, View, view
+from mmcore.training.world.render import AMBIENT, DIFFUSE, Light, Placed, sprite
+from mmcore.training.world.scene import COLOURLESS, COLOURS, EYE, GROWN, SHAPES, SHRUNK, SIZES
+from mmcore.training.world.styles import in_blocks, spread
 
-NEAR = 24
-"""Colours no further apart than this, of 255, are taken for the same."""
-
-SHADES_NEAR, LINES_NEAR = 56, 5
-"""The same where channels have few shades, and in a pencil sketch, softened."""
-
-SKETCH = "pencil sketch"
 SPARED = 0.02
 """A solid that brings a sketch no closer than this, of 255, is none."""
 
-OUTLINE, EDGE = 0.12, 0.04
-"""How far the lines of a sketch reach beyond a solid, and a solid's soft edge else."""
-
-DARK = 1e-4
-"""Keeps black from dividing by nothing."""
+EDGE = 0.04
+EDGES = {SKETCH: 0.12, PIXELS: 0.1}
+"""How far a solid's soft edge reaches beyond it, and in some styles its lines or blocks."""
 
 GRAYS = ("blue", "green", "orange", "yellow")
 """Colours from dark to bright, tried where one sees none."""
+
+ALIKE = 0.8
+"""Colours that as much of a solid has as this share of what has its likeliest are tried too."""
+
+UNSURE = 0.5
+"""How far a solid's silhouette may mislead about its size, as the logarithm of a ratio."""
+
+SMALLEST = 0.11
+"""Solids are larger than this, in units of the scene."""
 
 LEAST = 6
 """A solid explains at least so many pixels more than it covers wrongly."""
@@ -40,18 +50,9 @@ LEAST = 6
 MOST = 4
 """Solids in a scene."""
 
-FAR = 60
-"""Errors of a pixel count no more than this, of 255."""
-
 LIGHTS = (-0.7, -0.25, 0.25, 0.7)
 STRIDES = ((0.1, 0.2, 0.05), (0.04, 0.08, 0.02), (0.015, 0.03, 0.008))
 """How far (x, z, radius) are moved while a solid is fitted, coarse to fine."""
-
-
-def shrunk(picture: np.ndarray) -> np.ndarray:
-    """Rays to pixels: (RAYS Y, RAYS X, ...) -> (Y, X, ...) means."""
-    y, x = picture.shape[0] // RAYS, picture.shape[1] // RAYS
-    return picture.reshape(y, RAYS, x, RAYS, *picture.shape[2:]).mean((1, 3))
 
 
 def covered(solid: Placed, seen: View) -> np.ndarray:
@@ -80,119 +81,39 @@ def in_front_of(seen: View, solid: Placed) -> Placed:
     return replace(solid, x=c * x - s * z, z=s * x + c * z - EYE, radius=zoom * solid.radius)
 
 
-@dataclass(frozen=True)
-class Empty:
-    """A backdrop without solids: its name, gain, pixels (RAYS Y, RAYS X, 3), who sees it, from how high, its style, and
-    how far (of 255) a frame is from it, no pixel counting for more than FAR.
-    """
-
-    backdrop: str
-    gain: float
-    back: np.ndarray
-    seen: View
-    height: float
-    style: str
-    error: float
-
-    def draw(self, solids: Sequence[Placed], sprites: Sequence[Sprite | None], light: Light) -> np.ndarray:
-        """One frame (Y, X, 3) with solids on it."""
-        return styled(compose(self.seen, self.back, solids, sprites, light)[None], self.style)[0]
-
-
-def read_backdrop(frame: np.ndarray, style: str) -> tuple[Empty, np.ndarray]:
-    """The backdrop that explains most of a frame (Y, X, 3), and which pixels it leaves over, (Y, X) bool."""
-    size = (frame.shape[0], frame.shape[1])
-    lowest, highest = HEIGHTS
-    best = min(
-        (
-            explain(frame, name, view(size, height), height, style)
-            for name in BACKDROPS
-            for height in np.linspace(lowest, highest, 4).round(2).tolist()
-        ),
-        key=unexplained,
-    )
-    for stride in (0.08, 0.04, 0.02):
-        name, height = best[0].backdrop, best[0].height
-        nearby = (round(height - stride, 2), round(height + stride, 2))
-        best = min((best, *(explain(frame, name, view(size, h), h, style) for h in nearby)), key=unexplained)
-    return best
-
-
-def unexplained(found: tuple[Empty, np.ndarray]) -> float:
-    """What a backdrop leaves unexplained of a frame."""
-    return found[0].error
-
-
-def explain(frame: np.ndarray, backdrop: str, seen: View, height: float, style: str) -> tuple[Empty, np.ndarray]:
-    """A backdrop as it would be seen, and which pixels of a frame it leaves over; the ground may lie in shadow."""
-    if style == SKETCH:
-        return explain_sketch(frame, backdrop, seen, height)
-    pixels = frame.astype(np.float32) / 255
-    back = background(backdrop, seen)
-    small = shrunk(back)
-    sky = slice(0, frame.shape[0] // 5)
-    bare = small if style == "pixel art" else in_style(small, style)
-    gain = float(np.median((pixels[sky] * bare[sky]).sum(-1) / (np.square(bare[sky]).sum(-1) + DARK)))
-    if style == "pixel art":
-        tried = (gain * np.linspace(0.94, 1.06, 7)).tolist()
-        gain = min(tried, key=lambda g: float(np.minimum(np.abs(in_style(g * small, style) - pixels), 0.2).mean()))
-    expected = in_style(gain * small, style)
-    shade = (pixels * expected).sum(-1) / (np.square(expected).sum(-1) + DARK)
-    shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - SHADOW, 1), 1)
-    apart = np.abs(pixels - shade[..., None] * expected) * 255
-    left = apart.max(-1) > (SHADES_NEAR if style == "pixel art" else NEAR)
-    error = float(np.minimum(apart.mean(-1), FAR).mean())
-    return Empty(backdrop, gain, back * np.float32(gain), seen, height, style, error), left
-
-
-def explain_sketch(frame: np.ndarray, backdrop: str, seen: View, height: float) -> tuple[Empty, np.ndarray]:
-    """The same of a pencil sketch, whose lines are clearer than its surfaces; what they enclose is left over."""
-    back = background(backdrop, seen)
-    empty = Empty(backdrop, 1.0, back, seen, height, SKETCH, 0.0)
-    expected = empty.draw([], [], Light(0, 1))
-    soft, bare = softer(np.concatenate((levelled(frame[None], expected), expected[None])), SKETCH).astype(np.float32)
-    apart = np.abs(soft - bare).mean(-1)
-    return replace(empty, error=float(np.minimum(apart, FAR).mean())), enclosed(apart > LINES_NEAR)
-
-
-def in_style(picture: np.ndarray, style: str) -> np.ndarray:
-    """A picture (Y, X, 3) in [0, 1] in a style."""
-    if style == "plain":
-        return picture
-    return styled(np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)[None], style)[0].astype(np.float32) / 255
-
-
-def read_colours(frame: np.ndarray, left: np.ndarray, gain: float) -> np.ndarray:
-    """For each colour the pixels that most look like it under some light: (C, Y, X) bool, within `left`.
+def read_colours(frame: np.ndarray, left: np.ndarray, empty: Empty) -> np.ndarray:
+    """For each colour the pixels that most look like it under some light: (C, Y, X), as far as they are left.
 
     A lit pixel is its colour times (ambient + diffuse) plus white shine: two unknowns, solved for each colour.
     """
-    pixels = frame.astype(np.float32) / 255 / gain
+    if empty.style == PIXELS:
+        return spread(colours_of(in_blocks(frame[None])[0] / empty.gain), left.shape) * left
+    pixels = frame.astype(np.float32) / 255 / empty.gain
     errors = []
     for rgb in COLOURS.values():
         base = np.array(rgb, np.float32) / 255
         grey = base.mean()
-        spread = base - grey
-        lit = np.clip(
-            ((pixels - pixels.mean(-1, keepdims=True)) @ spread) / (spread @ spread), AMBIENT, AMBIENT + DIFFUSE
-        )
+        hue = base - grey
+        lit = np.clip(((pixels - pixels.mean(-1, keepdims=True)) @ hue) / (hue @ hue), AMBIENT, AMBIENT + DIFFUSE)
         shine = np.clip(pixels.mean(-1) - lit * grey, 0, 0.5)
         errors.append(np.abs(pixels - lit[..., None] * base - shine[..., None]).sum(-1))
     best = np.argmin(errors, 0)
     return np.stack([(best == c) & left for c in range(len(COLOURS))])
 
 
-def climb(start: Placed, score: Callable[[Placed], float]) -> tuple[float, Placed]:
+def climb(
+    start: Placed, score: Callable[[Placed], float], strides: Sequence[tuple[float, float, float]] = STRIDES
+) -> tuple[float, Placed]:
     """Move a solid about, coarse to fine, for as long as its score rises."""
     best = (score(start), start)
-    for stride in STRIDES:
+    for stride in strides:
         moved = True
         while moved:
             moved = False
             for axis, sign in product(range(3), (1, -1)):
                 step = [sign * stride[axis] if i == axis else 0.0 for i in range(3)]
                 solid = best[1]
-                if solid.radius + step[2] < 0.08:
+                if solid.radius + step[2] < SMALLEST:
                     continue
                 tried = replace(solid, x=solid.x + step[0], z=solid.z + step[1], radius=solid.radius + step[2])
                 if (value := score(tried)) > best[0] + 1e-6:
@@ -200,27 +121,21 @@ def climb(start: Placed, score: Callable[[Placed], float]) -> tuple[float, Place
     return best
 
 
-def closeness(frame: np.ndarray, other: np.ndarray) -> float:
-    """Minus the mean distance of two pictures or clips, of 255, no pixel counting for more than FAR."""
-    far = np.abs(frame.astype(np.float32) - other.astype(np.float32)).mean(-1)
-    return -float(np.minimum(far, FAR).mean())
-
-
 def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Placed] = ()) -> list[Placed]:
     """Solids in a frame, beyond those known, one after another."""
     seen = empty.seen
     colourless = empty.style in COLOURLESS
-    edge = OUTLINE if empty.style == SKETCH else EDGE
-    colours = left[None] if colourless else read_colours(frame, left, empty.gain)
+    edge = EDGES.get(empty.style, EDGE)
+    colours = left[None] if colourless else read_colours(frame, left, empty)
     solids, masks = bank((frame.shape[0], frame.shape[1]), round(empty.height, 1))
     area = masks.sum(1)
     found: list[Placed] = []
     for solid in known:
-        colours = colours & (covered(solid, seen) < 0.2)
+        colours = colours * (covered(solid, seen) < 0.2)
     while len(found) + len(known) < MOST:
         flat = colours.reshape(len(colours), -1).astype(np.float32)
-        others = flat.sum(0)[:, None] - flat.T  # (Y X, C): what another solid may hide
-        scores = 2 * masks @ flat.T + 0.6 * masks @ others - area[:, None]
+        others = flat.max(0)[:, None] - flat.T  # (Y X, C): what another solid may hide
+        scores = masks @ (2 * flat.T + 0.6 * others) - area[:, None]
         k, c = np.unravel_index(scores.argmax(), scores.shape)
         if scores[k, c] < LEAST:
             break
@@ -229,23 +144,36 @@ def peel(frame: np.ndarray, empty: Empty, left: np.ndarray, known: Sequence[Plac
 
         def overlap(solid: Placed, own: np.ndarray = own, other: np.ndarray = other) -> float:
             mask = covered(solid, seen).ravel()
-            return float(2 * mask @ own + 0.6 * mask @ other - mask.sum())
+            return float(mask @ (2 * own + 0.6 * other - 1))
 
         tried = []
         for shape in SHAPES:
             of_shape = [i for i, solid in enumerate(solids) if solid.shape == shape]
             start = solids[of_shape[int(scores[of_shape, c].argmax())]]
             tried.append(climb(in_front_of(seen, replace(start, colour=colour)), overlap))
-        best = max(tried, key=lambda t: t[0])[0]
-        if best <= 0:
+        if max(tried, key=lambda t: t[0])[0] <= 0:
             break
-        likely = [solid for value, solid in tried if value > 0.75 * best]
+        likely = [way for _, solid in tried for way in (solid, *of_true_size(solid, empty.height))]
         if colourless:
-            likely = [replace(solid, colour=colour) for solid in likely for colour in GRAYS]
+            tints = GRAYS
+        else:
+            alike = flat @ covered(max(tried, key=lambda t: t[0])[1], seen).ravel()
+            tints = tuple(name for name, share in zip(COLOURS, alike, strict=True) if share >= ALIKE * alike[c])
+        likely = [replace(solid, colour=colour) for solid in likely for colour in tints]
         solid = fit_one(frame, empty, [*known, *found], likely)
         found.append(solid)
-        colours = colours & (covered(grown(solid, edge), seen) < 0.1)
+        colours = colours * (covered(grown(solid, edge), seen) < 0.1)
+        if empty.style == GRAYSCALE:
+            colours = colours * (np.abs(frame - best_lit(frame, empty, [*known, *found])[0]).max(-1) > GRAYS_NEAR)
     return fit_again(frame, empty, known, found)
+
+
+def of_true_size(solid: Placed, height: float) -> list[Placed]:
+    """The same solid, about where it is in a picture from so high, of those sizes that are not far from its own."""
+    sizes = [size * scale for size in SIZES.values() for scale in (SHRUNK, 1.0, GROWN)]
+    near = [size for size in sizes if abs(np.log(size / solid.radius)) < UNSURE]
+    depths = [(solid.z + EYE) * (height - size) / (height - solid.radius) for size in near]
+    return [replace(solid, radius=size, z=depth - EYE) for size, depth in zip(near, depths, strict=True)]
 
 
 def fit_again(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: Sequence[Placed]) -> list[Placed]:
@@ -254,20 +182,30 @@ def fit_again(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: S
     for i, solid in enumerate(found):
         others = [*known, *found[:i], *found[i + 1 :]]
         own = covered(grown(solid), seen)
-        if any((own * covered(grown(other), seen)).any() for other in others):
-            again = fit_one(frame, empty, others, [replace(solid, shape=shape) for shape in SHAPES])
+        touches = any((own * covered(grown(other), seen)).any() for other in others)
+        if touches or empty.style == SKETCH:
+            tints = GRAYS if empty.style in COLOURLESS else (solid.colour,)
+            alike = [replace(solid, shape=shape, colour=colour) for shape in SHAPES for colour in tints]
+            again = fit_one(frame, empty, others, [w for a in alike for w in (a, *of_true_size(a, empty.height))])
             found = [*found[:i], again, *found[i + 1 :]]
-    return needed(frame, empty, known, found) if empty.style == SKETCH else list(found)
+    return needed(frame, empty, known, found) if empty.style in COLOURLESS else list(found)
+
+
+def best_lit(frame: np.ndarray, empty: Empty, solids: Sequence[Placed]) -> tuple[np.ndarray, float]:
+    """A frame of these solids, (Y, X, 3) of 255, under the light that brings it closest to another; and how close."""
+    soft, ways = comparable(frame[None], empty.style), []
+    for azimuth in np.linspace(-0.9, 0.9, 7).tolist():
+        light = Light(azimuth, empty.gain)
+        drawn = empty.draw(solids, [sprite(solid, light, empty.seen) for solid in solids], light)
+        ways.append((drawn.astype(np.float32), closeness(soft, comparable(drawn[None], empty.style), empty.style)))
+    return max(ways, key=lambda way: way[1])
 
 
 def needed(frame: np.ndarray, empty: Empty, known: Sequence[Placed], found: Sequence[Placed]) -> list[Placed]:
-    """Those solids without which a sketch is less well explained; the others were shadows."""
-    soft, light = softer(frame[None], empty.style)[0], Light(0.0, empty.gain)
+    """Those solids without which a frame is less well explained; the others were shadows."""
 
     def score(solids: Sequence[Placed]) -> float:
-        there = [*known, *solids]
-        drawn = empty.draw(there, [sprite(solid, light, empty.seen) for solid in there], light)
-        return closeness(soft, softer(drawn[None], empty.style)[0])
+        return best_lit(frame, empty, [*known, *solids])[1]
 
     kept = list(found)
     for solid in sorted(found, key=lambda solid: solid.radius):
@@ -284,18 +222,22 @@ def grown(solid: Placed, edge: float = EDGE) -> Placed:
 
 def fit_one(frame: np.ndarray, empty: Empty, others: Sequence[Placed], likely: Sequence[Placed]) -> Placed:
     """The likeliest of several solids, moved about until frame and render are closest."""
-    seen, ways, soft = empty.seen, [], softer(frame[None], empty.style)[0]
-    for solid, azimuth in product(likely, LIGHTS):
+    seen, soft = empty.seen, comparable(frame[None], empty.style)
+
+    def under(azimuth: float) -> Callable[[Placed], float]:
         light = Light(azimuth, empty.gain)
         rest = [sprite(other, light, seen) for other in others]
 
-        def score(solid: Placed, light: Light = light, rest: list = rest) -> float:
+        def score(solid: Placed) -> float:
             drawn = empty.draw([*others, solid], [*rest, sprite(solid, light, seen)], light)
-            return closeness(soft, softer(drawn[None], empty.style)[0])
+            return closeness(soft, comparable(drawn[None], empty.style), empty.style)
 
-        ways.append((score(solid), solid, score))
+        return score
+
+    ahead, lights, ways = under(0.0), [under(azimuth) for azimuth in LIGHTS], []
+    for shape in sorted({solid.shape for solid in likely}):
+        start = max((solid for solid in likely if solid.shape == shape), key=ahead)
+        score = max(lights, key=lambda score: score(start))
+        ways.append((*climb(start, score, STRIDES[:-1]), score))
     ways.sort(key=lambda way: -way[0])
-    best: dict[str, tuple] = {}
-    for way in ways:
-        best.setdefault(way[1].shape, way)
-    return max((climb(solid, score) for _, solid, score in best.values()), key=lambda t: t[0])[1]
+    return max((climb(solid, score, STRIDES[-1:]) for _, solid, score in ways[:2]), key=lambda way: way[0])[1]

@@ -17,28 +17,35 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmcore.training.world.camera import aim, view
-from mmcore.training.world.paths import agree, moments, paths
-from mmcore.training.world.peel import (
+from mmcore.training.world.backdrops import (
     NEAR,
+    PIXELS,
     SKETCH,
     Empty,
     closeness,
+    comparable,
+    compared_in,
     explain,
-    peel,
     read_backdrop,
     unexplained,
 )
+from mmcore.training.world.blocks import WORN, restored
+from mmcore.training.world.camera import aim, view
+from mmcore.training.world.paths import agree, moments, paths
+from mmcore.training.world.peel import peel
 from mmcore.training.world.render import Light, Placed, placed, render, render_moments, sprite
 from mmcore.training.world.scene import ALONE, CAMERAS, COLOURLESS, GROWN, SHAPES, SIZES, SLIDES, Scene, Solid
 from mmcore.training.world.sketch import levelled
-from mmcore.training.world.styles import likely_styles, softer
+from mmcore.training.world.styles import likely_styles
 
 PACES = (0.75, 1.05)
 """Paces that are tried first."""
 
 PACES_OF_HITS = tuple(np.linspace(0.6, 1.2, 9).tolist())
 """The same for what hits another ball: when it does decides where both end."""
+
+UNLIKELY = 1.3
+"""A style whose empty scene explains a frame so many times worse than that of another is not the frame's."""
 
 TIMED, CLEARLY = 12, 0.05
 """Clips of so many frames are timed; how much closer (of 255) one in time must be, to be so."""
@@ -62,10 +69,12 @@ class Found:
 def read_light(frame: np.ndarray, empty: Empty, solids: Sequence[Placed]) -> float:
     """The azimuth under which a frame's solids look most as they do."""
 
+    ready = comparable(frame[None], empty.style)
+
     def score(azimuth: float) -> float:
         light = Light(azimuth, empty.gain)
         sprites = [sprite(s, light, empty.seen) for s in solids]
-        return closeness(frame, empty.draw(solids, sprites, light))
+        return closeness(ready, comparable(empty.draw(solids, sprites, light)[None], empty.style), empty.style)
 
     return max(np.linspace(-0.9, 0.9, 13).tolist(), key=score)
 
@@ -129,12 +138,17 @@ def read_scene(frames: np.ndarray) -> Found:
     """
     styles = likely_styles(frames)
     if styles != COLOURLESS:
-        styles = [min(styles, key=lambda style: unexplained(read_backdrop(frames[0], style)))]
+        styles = (PIXELS if restored(frames[:1])[1] < WORN else "plain",)
+    else:
+        errors = [unexplained(read_backdrop(frames[0], style)) for style in styles]
+        styles = [style for style, error in zip(styles, errors, strict=True) if error < UNLIKELY * min(errors)]
     return min((read_in(frames, style) for style in styles), key=lambda found: found.error)
 
 
 def read_in(frames: np.ndarray, style: str) -> Found:
     """Read a still or a clip that is drawn in a style."""
+    if style == PIXELS:
+        frames, _ = restored(frames)
     half = len(frames) // 2
     cut = half > 1 and len({read_backdrop(frames[f], style)[0].backdrop for f in (half - 1, half)}) == 2
     scenes = [read_shot(shot, style) for shot in ((frames[:half], frames[half:]) if cut else (frames,))]
@@ -164,9 +178,16 @@ def is_late(frames: np.ndarray, scene: Scene) -> bool:
     size, count = (frames.shape[1], frames.shape[2]), len(frames)
     quicker = scene.hurried((count - 1) / (count - 2))
     s, behind = moments(count), np.maximum(np.arange(count) - 1, 0) / (count - 1)
-    in_time = max(closeness(frames, render_moments(way, s, size)) for way in (scene, quicker))
-    late = max(closeness(frames, render_moments(way, behind, size)) for way in (scene, quicker))
+    clip = comparable(frames, scene.style)
+    in_time = max(likeness(clip, way, s, size) for way in (scene, quicker))
+    late = max(likeness(clip, way, behind, size) for way in (scene, quicker))
     return late > in_time + CLEARLY
+
+
+def likeness(clip: np.ndarray, scene: Scene, s: np.ndarray, size: tuple[int, int]) -> float:
+    """How close a scene at moments s (T,) comes to what is comparable of a clip, of a size, in its style."""
+    drawn = render_moments(replace(scene, style=compared_in(scene.style)), s, size)
+    return closeness(clip, comparable(drawn, scene.style), scene.style)
 
 
 def read_camera(last: np.ndarray, empty: Empty) -> str:
@@ -185,10 +206,10 @@ def read_motions(frames: np.ndarray, scene: Scene, first: Sequence[Placed], empt
     chosen = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
     s, size = moments(len(frames))[chosen], (frames.shape[1], frames.shape[2])
 
-    clip = softer(frames[chosen], scene.style)
+    clip = comparable(frames[chosen], scene.style)
 
     def score(tried: Scene) -> float:
-        return closeness(clip, softer(render_moments(tried, s, size), tried.style))
+        return likeness(clip, tried, s, size)
 
     for _round in range(2 if len(first) > 1 else 1):
         for i, solid in enumerate(first):

@@ -5,6 +5,8 @@ styled(frames, "pencil sketch")      # (T, Y, X, 3) uint8
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 
 from mmcore.training.world.camera import GROUND_SKY
@@ -13,8 +15,8 @@ from mmcore.training.world.scene import COLOURLESS, COLOURS, STYLES, Scene
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 """ITU-R BT.601."""
 
-BLOCK, LEVELS = 2, 6
-"""Pixel art: the side of its pixels, and how many shades each channel has."""
+BLOCK, SHADE = 2, 51
+"""Pixel art: the side of its pixels, and how far apart the shades of each channel are, of 255."""
 
 PAPER, LEAD = 150.0, 105.0
 """A pencil sketch: the darkest surface, and how much brighter the brightest is, of 255."""
@@ -65,10 +67,10 @@ def softer(frames: np.ndarray, style: str) -> np.ndarray:
     """A pencil sketch with its lines wide enough to be compared with softer ones; any other style as it is."""
     if style != "pencil sketch":
         return frames
-    padded = np.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
-    rows, columns = frames.shape[1:3]
-    total = sum(padded[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3))
-    return (total // 9).astype(np.uint8)
+    padded = np.pad(frames[..., 0], ((0, 0), (1, 1), (1, 1)), mode="edge").astype(np.uint16)
+    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    return (total // 9).astype(np.uint8)[..., None].repeat(3, -1)
 
 
 def likely_styles(frames: np.ndarray) -> tuple[str, ...]:
@@ -81,6 +83,20 @@ def likely_styles(frames: np.ndarray) -> tuple[str, ...]:
     return tuple(style for style in STYLES if (style in COLOURLESS) != colourful)
 
 
+def in_blocks(frames: np.ndarray) -> np.ndarray:
+    """Pictures (T, Y, X, 3) as means over the blocks of pixel art: (T, Y / BLOCK, X / BLOCK, 3) float32."""
+    y, x = frames.shape[1] // BLOCK * BLOCK, frames.shape[2] // BLOCK * BLOCK
+    whole = frames[:, :y, :x].astype(np.float32)
+    pixels = (whole[:, i::BLOCK, j::BLOCK] for i in range(BLOCK) for j in range(BLOCK))
+    return reduce(np.add, pixels) / np.float32(BLOCK**2)
+
+
+def spread(blocks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Blocks (T, Y, X, ...) as pictures of a size (height, width); what is over repeats the last block."""
+    rows, columns = (np.minimum(np.arange(n) // BLOCK, n // BLOCK - 1) for n in size)
+    return blocks[:, rows[:, None], columns]
+
+
 def _gray(luma: np.ndarray) -> np.ndarray:
     """(T, Y, X) -> (T, Y, X, 3) uint8."""
     return np.clip(luma + 0.5, 0, 255).astype(np.uint8)[..., None].repeat(3, -1)
@@ -88,10 +104,5 @@ def _gray(luma: np.ndarray) -> np.ndarray:
 
 def _pixel_art(frames: np.ndarray) -> np.ndarray:
     """Blocks of one colour, each channel in few shades."""
-    t, y, x = frames.shape[0], frames.shape[1] // BLOCK, frames.shape[2] // BLOCK
-    blocks = frames[:, : y * BLOCK, : x * BLOCK].reshape(t, y, BLOCK, x, BLOCK, 3).mean((2, 4))
-    shade = 255 / (LEVELS - 1)
-    flat = (np.round(blocks / shade) * shade).astype(np.uint8)
-    whole = flat.repeat(BLOCK, 1).repeat(BLOCK, 2)
-    rest = ((0, 0), (0, frames.shape[1] - y * BLOCK), (0, frames.shape[2] - x * BLOCK), (0, 0))
-    return np.pad(whole, rest, mode="edge")
+    flat = (np.round(in_blocks(frames) / SHADE) * SHADE).astype(np.uint8)
+    return spread(flat, frames.shape[1:3])
