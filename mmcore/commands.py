@@ -39,7 +39,7 @@ def loaded(options: argparse.Namespace) -> Pipeline:
     """The model that was asked for."""
     from mmcore.loading import load
 
-    return load(options.model)
+    return load(options.model, quantize=options.quantize)
 
 
 def generate(options: argparse.Namespace) -> None:

@@ -19,6 +19,8 @@ from mmcore.errors import MMCoreError
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import FamilyPipeline, Pipeline
+from mmcore.quantize import count_weights
+from mmcore.quantize import quantize as quantize_weights
 from mmcore.tokenizers.words import open_words
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -53,23 +55,35 @@ def describe(pipeline: Pipeline) -> dict[str, object]:
     """What a model is, for `mmcore info`."""
     parameters = list(pipeline.weights.parameters())
     return {
-        "parameters": sum(p.numel() for p in parameters),
+        "parameters": count_weights(pipeline.weights),
+        "memory": f"{sum(p.nbytes for p in parameters) / 1e6:.1f} MB",
         **pipeline.translator.facts,
         "device": str(parameters[0].device),
     }
 
 
-def load(source: str | Path | None = None, device: torch.device | str | None = None) -> Pipeline:
+def load(
+    source: str | Path | None = None, device: torch.device | str | None = None, quantize: str | None = None
+) -> Pipeline:
     """Load a model with its tokenizer; from then on the process keeps freed memory (see `mmcore.memory`).
 
     Args:
         source: a folder that `Pipeline.save` wrote, or that of a released model which `mmcore.families` knows, or the
             id of either on the hub; None is the bundled model.
         device: where to; CUDA if there is one, else the CPU.
+        quantize: "int8" or "int4" to hold the weights in so many bits (see `mmcore.quantize`).
     Raises:
-        MMCoreError: nothing is there, or a file is missing or broken.
+        MMCoreError: nothing is there, or a file is missing or broken, or it is quantized already.
     """
     keep_freed_memory()
+    pipeline = _opened(source, device)
+    if quantize is not None:
+        quantize_weights(pipeline.weights, quantize)
+    return pipeline
+
+
+def _opened(source: str | Path | None, device: torch.device | str | None) -> Pipeline:
+    """The pipeline of whatever kind of model is there; see `load`."""
     folder = Path(source) if source is not None else BUNDLED
     if not folder.is_dir():
         folder = from_hub(str(source))

@@ -25,6 +25,7 @@ from mmcore.generate import Event, Settings, StepEvent, TokenEvent, write
 from mmcore.model import MMCoreModel
 from mmcore.native import DEFAULTS, NativeTranslator
 from mmcore.parts import Part, as_medium, user_turn
+from mmcore.quantize import kind_of
 from mmcore.replies import Reply, Request, Update
 from mmcore.sequence import Patches, Piece
 from mmcore.tokenizers.words import Words
@@ -66,6 +67,7 @@ class Pipeline:
             folder: is made if need be.
             shard: the largest size of a weights file.
         """
+        self.config.quantized = kind_of(self.model)
         self.model.save_pretrained(folder, max_shard_size=shard)
         self.tokenizer.save(folder)
         if isinstance(self.autoencoder, Latents):

@@ -19,6 +19,7 @@ LAYERS = {
         *(f"mmcore.{name}" for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model")),
         *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone", "translator")),
         "mmcore.text_core",
+        "mmcore.quantize",
         "mmcore.tiles",
     ),
     2: ("mmcore.autoencoder", "mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),
