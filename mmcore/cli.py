@@ -32,18 +32,19 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(
-        name: str, about: str, example: str, model: bool = True, json: bool = True, spread: bool = True
+        name: str, about: str, example: str, model: bool = True, json: bool = True, whole: bool = True
     ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=about, description=about, epilog=f"example: {example}")
         made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if model:
             made.add_argument("--model", help="a model folder or hub id (default: the bundled model)")
-        if model and spread:
+        if model and whole:
             made.add_argument(
                 "--device-map",
                 choices=("auto",),
                 help="auto: a large model of another family over all GPUs, memory and its files",
             )
+            made.add_argument("--quantize", metavar="KIND", help="hold its weights in int8 or int4")
         if model and json:
             made.add_argument("--json", action="store_true", help="print the result as JSON")
         return made
@@ -106,10 +107,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", help="the run's folder (default: runs/RECIPE); a run that has begun goes on")
 
     made = command("export", "make a model folder of a run", "mmcore export runs/tiny folder", model=False)
-    made.add_argument("run", help="the run's folder; with --to hf a model's folder, too")
+    made.add_argument("run", help="the run's folder; with another --to than mmcore a model's folder, too")
     made.add_argument("folder", help="where the model goes, for --model and mmcore.load")
     made.add_argument(
-        "--to", choices=("mmcore", "hf"), default="mmcore", help="hf: the text part alone, for transformers"
+        "--to",
+        choices=("mmcore", "int8", "int4", "hf"),
+        default="mmcore",
+        help="int8, int4: in few bits, for small devices; hf: the text part alone, for transformers",
     )
 
     made = command(
@@ -179,7 +183,7 @@ def parser() -> argparse.ArgumentParser:
 
     command("info", "say what a model is", "mmcore info --json")
 
-    made = command("bench", "measure speed and memory", "mmcore bench", spread=False)
+    made = command("bench", "measure speed and memory", "mmcore bench", whole=False)
     made.add_argument("--peer", action="store_true", help="beside transfusion-pytorch, at equal size, in one run")
     return main
 

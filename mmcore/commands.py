@@ -39,7 +39,7 @@ def loaded(options: argparse.Namespace) -> Pipeline:
     """The model that was asked for."""
     from mmcore.loading import load
 
-    return load(options.model, device_map=options.device_map)
+    return load(options.model, device_map=options.device_map, quantize=options.quantize)
 
 
 def generate(options: argparse.Namespace) -> None:

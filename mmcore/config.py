@@ -42,6 +42,7 @@ class MMCoreConfig(PretrainedConfig):
         latent_channels: channels of the latents that patches are cut from (see `autoencoder`); 0 is none: patches are
             cut from pixels.
         latent_cell: (frames, rows, columns) of pixels in one cell of latents; the first frame has a cell of its own.
+        quantized: how matrices are stored (see `quantize`): "int8", "int4", or "" for as they are.
         origin: the `config.json` of the text core that this one began as; {} is none.
         eye: a vision tower that given media are looked at with (see `eye.read_eye`); {} is none.
         context_length: most positions that one document may take, context and the segment being written together.
@@ -77,6 +78,7 @@ class MMCoreConfig(PretrainedConfig):
         tied_head: bool = True,
         latent_channels: int = 0,
         latent_cell: tuple[int, int, int] = (1, 1, 1),
+        quantized: str = "",
         origin: dict[str, Any] | None = None,
         eye: dict[str, Any] | None = None,
         context_length: int = 4096,
@@ -118,6 +120,7 @@ class MMCoreConfig(PretrainedConfig):
         self.tied_head = tied_head
         self.latent_channels = latent_channels
         self.latent_cell = (latent_cell[0], latent_cell[1], latent_cell[2])
+        self.quantized = quantized
         self.origin = origin or {}
         self.eye = eye or {}
         self.context_length = context_length

@@ -21,6 +21,8 @@ from mmcore.errors import MMCoreError
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import FamilyPipeline, Pipeline
+from mmcore.quantize import count_weights
+from mmcore.quantize import quantize as quantize_weights
 from mmcore.tokenizers.words import open_words
 from mmcore.translator import Translator
 
@@ -82,7 +84,8 @@ def describe(pipeline: Pipeline) -> dict[str, object]:
     """What a model is, for `mmcore info`."""
     parameters = list(pipeline.weights.parameters())
     return {
-        "parameters": sum(p.numel() for p in parameters),
+        "parameters": count_weights(pipeline.weights),
+        "memory": f"{sum(p.nbytes for p in parameters) / 1e6:.1f} MB",
         **pipeline.translator.facts,
         "device": str(parameters[0].device),
     }
@@ -92,6 +95,7 @@ def load(
     source: str | Path | None = None,
     device: torch.device | str | None = None,
     device_map: str | Mapping[str, int | str] | None = None,
+    quantize: str | None = None,
 ) -> Pipeline:
     """Load a model with its tokenizer; from then on the process keeps freed memory (see `mmcore.memory`).
 
@@ -101,10 +105,23 @@ def load(
         device: where to; CUDA if there is one, else the CPU.
         device_map: where blocks of a model of `mmcore.families` go, if not all of them there: "auto" fills the GPUs,
             then memory, then leaves the rest in its files; or a map (see `mmcore.families.spread`).
+        quantize: "int8" or "int4" to hold the weights in so many bits (see `mmcore.quantize`).
     Raises:
-        MMCoreError: nothing is there, or a file is missing or broken.
+        MMCoreError: nothing is there, or a file is missing or broken, or it is quantized already.
     """
+    if device_map is not None and quantize is not None:
+        raise MMCoreError("device_map and quantize do not go together yet: leave one of them out")
     keep_freed_memory()
+    pipeline = _opened(source, device, device_map)
+    if quantize is not None:
+        quantize_weights(pipeline.weights, quantize)
+    return pipeline
+
+
+def _opened(
+    source: str | Path | None, device: torch.device | str | None, device_map: str | Mapping[str, int | str] | None
+) -> Pipeline:
+    """The pipeline of whatever kind of model is there; see `load`."""
     folder = Path(source) if source is not None else BUNDLED
     if not folder.is_dir():
         folder = from_hub(str(source))

@@ -28,6 +28,7 @@ from mmcore.eye import Eye
 from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
 from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles, rotary_axes
 from mmcore.pyramid import ZeroConvolution
+from mmcore.quantize import quantize
 from mmcore.sequence import IGNORE, PackedSequence
 
 PARTS = {
@@ -95,6 +96,8 @@ class MMCoreModel(PreTrainedModel):
         self.backend = "sdpa"
         self.post_init()
         self._look_up_places()
+        if config.quantized:
+            quantize(self, config.quantized)
 
     @torch.no_grad()
     def _look_up_places(self) -> None:

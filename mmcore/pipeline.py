@@ -25,6 +25,7 @@ from mmcore.generate import Event, Settings, StepEvent, TokenEvent, write
 from mmcore.model import MMCoreModel
 from mmcore.native import DEFAULTS, NativeTranslator
 from mmcore.parts import Part, as_medium, user_turn
+from mmcore.quantize import kind_of
 from mmcore.replies import Glimpse, Reply, Request, Update
 from mmcore.sequence import Patches, Piece
 from mmcore.tokenizers.media import read_windows
@@ -67,6 +68,7 @@ class Pipeline:
             folder: is made if need be.
             shard: the largest size of a weights file.
         """
+        self.config.quantized = kind_of(self.model)
         self.model.save_pretrained(folder, max_shard_size=shard)
         self.tokenizer.save(folder)
         if isinstance(self.autoencoder, Latents):
@@ -188,9 +190,10 @@ class Pipeline:
         width: int | None = None,
         **settings: object,
     ) -> Iterator[Video]:
-        """Film what the words say at any length, window by window: each goes on from the one before and sees no other.
+        """Film what the words say at any length, window by window: each is asked for behind what was asked, what the
+        model said to that and the window before, and sees no other.
 
-        So time grows with the length, and memory does not.
+        So time grows with the length, and memory does not; and what is to be seen stays as it was asked for.
 
         Args:
             parts: words, and media to go by.
@@ -203,12 +206,16 @@ class Pipeline:
         Yields:
             The windows, in order; the last one is cut where the clip ends.
         """
-        chosen, turn, made = make_settings(settings, self.translator.settings), user_turn(parts), 0
+        chosen, told, made = make_settings(settings, self.translator.settings), user_turn(parts), 0
+        turn = told
         length = window or self.translator.frames
         while made < frames:
             request = Request(turn, "video", (length, height, width), seed + made)
-            clip = self.reply([request], chosen)[0].media[0]
-            turn = Document((Video(clip.frames, clip.fps), Text(GO_ON)))
+            reply = self.reply([request], chosen)[0]
+            if not made:
+                told += Document(tuple(segment for segment in reply.document if isinstance(segment, Text)))
+            clip = reply.media[0]
+            turn = told + Document((clip, Text(GO_ON)))
             yield Video(clip.frames[: frames - made], clip.fps, True)
             made += length
 

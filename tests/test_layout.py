@@ -21,6 +21,7 @@ LAYERS = {
         "mmcore.lane",
         "mmcore.eye",
         "mmcore.text_core",
+        "mmcore.quantize",
         "mmcore.tiles",
     ),
     2: ("mmcore.autoencoder", "mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),

@@ -1,4 +1,4 @@
-"""Long clips, written and read window by window: nothing grows with the length."""
+"""Long clips, written and read window by window: what was asked for stays, and nothing grows with the length."""
 
 from __future__ import annotations
 
@@ -18,25 +18,36 @@ from mmcore.cli import main
 from mmcore.decoders.media import write_windows
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.pipeline import GO_ON, Pipeline
+from mmcore.loading import load
+from mmcore.pipeline import GO_ON, Pipeline, make_settings
+from mmcore.replies import Request
 from mmcore.tokenizers import media
 from mmcore.tokenizers.media import read_clip, read_windows
+from mmcore.training.world.readout import read_scene
 from tests.conftest import noise_clip
 
 pytestmark = pytest.mark.quick
 
 
-def test_each_window_goes_on_from_the_last_alone(pipeline: Pipeline) -> None:
-    """Every window is what the one before it gives as a document of its own; the last is cut."""
-    settings = {"steps": 2, "tokens": 0}
-    windows = list(pipeline.film("a red ball", frames=10, window=4, seed=3, **settings))
+def test_each_window_goes_on_from_the_last_and_from_what_was_asked(pipeline: Pipeline) -> None:
+    """Every window is the reply to what was asked, what was said first and the window before; the last is cut."""
+    asked, settings = Text("a red ball"), make_settings({"steps": 2, "tokens": 3})
+    windows = list(pipeline.film(asked, frames=10, window=4, seed=3, steps=2, tokens=3))
     assert [w.size[0] for w in windows] == [4, 4, 2]
-    first = pipeline.generate_video("a red ball", frames=4, seed=3, **settings)
-    assert np.array_equal(windows[0].frames, first.frames)
+    first = pipeline.reply([Request(Document((asked,)), "video", (4, None, None), 3)], settings)[0]
+    assert first.text and np.array_equal(windows[0].frames, first.media[0].frames)
     for k in (1, 2):
-        before = Document((Video(windows[k - 1].frames), Text(GO_ON)))
-        alone = pipeline.generate_video(*before, frames=4, seed=3 + 4 * k, **settings)
+        before = Document((asked, Text(first.text, True), windows[k - 1], Text(GO_ON)))
+        alone = pipeline.reply([Request(before, "video", (4, None, None), 3 + 4 * k)], settings)[0].media[0]
         assert np.array_equal(windows[k].frames, alone.frames[: len(windows[k].frames)])
+
+
+def test_what_was_asked_for_stays() -> None:
+    """With the bundled model: the ruler finds it in the 104th frame, where "go on" alone had led to green cubes."""
+    asked = "a large yellow cylinder stands still, at night"
+    *_, last = load().film(asked, frames=104, window=8, seed=3, steps=5)
+    scene = read_scene(last.frames[-1:]).scene
+    assert [(s.size, s.name) for s in scene.solids] == [("large", "yellow cylinder")] and scene.backdrop == "night"
 
 
 def test_memory_does_not_follow_the_length(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

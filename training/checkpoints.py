@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmcore.errors import MMCoreError
+from mmcore.quantize import STORED
 from mmcore.training.lora import AdaptedLinear, merged
 
 
@@ -122,6 +123,8 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     weights: dict[str, Tensor] = {}
     for shard in sorted(folder.glob("*.safetensors")):
         weights |= load_file(shard)
+    if any(STORED in name for name in weights):
+        raise MMCoreError(f"{folder}: its weights are quantized and cannot learn; start from the full ones")
     adapted = any(isinstance(module, AdaptedLinear) for module in model.modules())
     model.load_state_dict(weights if adapted else merged(weights), strict=True)
 

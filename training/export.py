@@ -2,6 +2,7 @@
 
     mmcore export runs/tiny folder                 # then mmcore.load("folder")
     mmcore export runs/align folder --to hf        # the text part alone, then AutoModelForCausalLM's from_pretrained
+    mmcore export mmcore/bundled small --to int4   # a small file: matrices in 4 bits, everything else in bfloat16
 
 It needs no DeepSpeed, no ranks and no GPU, but one machine's memory for all weights.
 """
@@ -21,6 +22,7 @@ from mmcore.errors import MMCoreError
 from mmcore.loading import family_opener, load
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
+from mmcore.quantize import KINDS, quantize
 from mmcore.text_core import write_core
 from mmcore.tokenizers.released import ReleasedText
 from mmcore.tokenizers.words import open_words
@@ -75,26 +77,27 @@ def family_start(run: Path) -> Path | None:
 
 
 def export(source: Path, folder: Path, to: str = "mmcore") -> None:
-    """Write a run's averaged weights as a folder of another kind, float32, whole or not at all; a tuned release of
-    another family as a folder of its own kind and dtype.
+    """Write a run's averaged weights as a folder of another kind, whole or not at all; a tuned release of another
+    family as a folder of its own kind and dtype.
 
     Args:
-        source: a run folder with a checkpoint; or a model's folder, where its text part alone is wanted.
+        source: a run folder with a checkpoint; or a model's folder, where `to` is another kind than "mmcore".
         folder: where the result goes; nothing may be there yet.
-        to: "mmcore", a model folder; or "hf", the text part for `transformers`.
+        to: "mmcore", a model folder in float32; "int8" or "int4", a small one (see `mmcore.quantize`); or "hf", the
+            text part for `transformers`.
     Raises:
         MMCoreError: there is no checkpoint, or something is in the way, or it cannot be written.
     """
     if folder.exists():
         raise MMCoreError(f"{folder}: something is there already; choose another folder")
     if (start := family_start(source)) is not None:
-        if to == "hf":
+        if to != "mmcore":
             raise MMCoreError(
                 f"{source}: a run of a released family is exported as that family's folder: leave --to out"
             )
         export_family(source / "checkpoint", start, folder)
         return
-    is_model = to == "hf" and (source / "config.json").is_file()
+    is_model = to != "mmcore" and (source / "config.json").is_file()
     pipeline = load(source, "cpu") if is_model else averaged_pipeline(source)
     made = folder.with_name(folder.name + ".part")
     try:
@@ -103,6 +106,9 @@ def export(source: Path, folder: Path, to: str = "mmcore") -> None:
         if to == "hf":
             save_text(pipeline, made)
         else:
+            if to in KINDS:
+                quantize(pipeline.model, to)
+                pipeline.model.bfloat16()
             pipeline.save(made, SHARD)
         made.rename(folder)
     except (OSError, SafetensorError) as error:
