@@ -11,6 +11,9 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+PERIOD = 4
+"""Blocks of the core after which the pattern of linear and full attention comes again."""
+
 
 class MMCoreConfig(PretrainedConfig):
     """Shape of a model.
@@ -47,6 +50,8 @@ class MMCoreConfig(PretrainedConfig):
         fps: frame rate the model was trained at.
         height: rows of a picture that nobody asked another size for.
         width_px: columns of the same.
+        linear: how many of each four blocks of the core have linear attention (see `linear`), the last ones full: 0 is
+            all full, 3 a hybrid (as Qwen3-Next), 4 all linear.
     """
 
     model_type = "mmcore"
@@ -80,6 +85,7 @@ class MMCoreConfig(PretrainedConfig):
         fps: float = 8.0,
         height: int = 64,
         width_px: int = 64,
+        linear: int = 0,
         **kwargs: Any,
     ) -> None:
         if decoder_depth > depth:
@@ -92,6 +98,10 @@ class MMCoreConfig(PretrainedConfig):
             raise ValueError(f"{len(rope_rates)} rope_rates turn heads of twice that width, not {head_width}")
         if heads % (kv_heads or heads):
             raise ValueError(f"{kv_heads} heads of keys and values cannot be shared by {heads} of queries")
+        if linear not in range(PERIOD + 1):
+            raise ValueError(f"linear blocks are counted among each {PERIOD}: 0 to {PERIOD}, got {linear}")
+        if linear and origin:
+            raise ValueError(f"a released text core has full attention in every block: linear must be 0, got {linear}")
         self.vocab_size = vocab_size
         self.width = width
         self.depth = depth
@@ -119,7 +129,12 @@ class MMCoreConfig(PretrainedConfig):
         self.fps = fps
         self.height = height
         self.width_px = width_px
+        self.linear = linear
         super().__init__(**kwargs)
+
+    def is_linear(self, layer: int) -> bool:
+        """Whether a block of the core has linear attention."""
+        return layer % PERIOD < self.linear
 
     @property
     def channels(self) -> int:

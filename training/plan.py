@@ -147,7 +147,7 @@ def activation_bytes(config: MMCoreConfig, load: Load, bf16: bool, backend: str,
         block, decoder = Block(config), DecoderBlock(config)
         level, rope, mask = surroundings(length)
         x = empty(rows, length, d)
-        core = traced(block, lambda: block(x, level[:, lt:], rope, mask, lt), level, *rope, _of(mask))
+        core = traced(block, lambda: block(x, level[:, lt:], lt, rope, mask), level, *rope, _of(mask))
         level, rope, mask = surroundings(lx)
         y, skip = empty(rows, lx, d), empty(rows, lx, d)
         late = traced(decoder, lambda: decoder(y, skip, level, rope, mask), skip, level, *rope, _of(mask))
