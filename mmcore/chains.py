@@ -18,7 +18,8 @@ Shapes: `B` rows, `L` positions, `V` views, `N` chunks, `C` positions of a chunk
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -60,10 +61,10 @@ class Chains:
     ends: Tensor
     past: int
 
-    def to(self, device: torch.device) -> Chains:
-        """The same on a device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in ("parents", "past")}
-        return Chains(**moved, parents=[parent.to(device) for parent in self.parents], past=self.past)
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Chains:
+        """The same with every tensor changed, to lie on a device for one."""
+        places, own, tails, ends = map(change, (self.places, self.own, self.tails, self.ends))
+        return Chains(places, [change(parent) for parent in self.parents], own, tails, ends, self.past)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def make_chains(marks: Marks, cached: bool) -> Chains:
             here = here[span[row, here].argsort(kind="stable")]
             places = 1 + past + row * length + here
             _document(plan, row, cached, places, span[row, here], kind[row, here], hide[row, here])
-    return _cut(plan, b * length, past).to(marks.doc.device)
+    return _cut(plan, b * length, past).mapped(lambda t: t.to(marks.doc.device))
 
 
 def _document(

@@ -158,7 +158,7 @@ def begin_folder(recipe: Recipe, folder: Path) -> None:
 def shape(recipe: Recipe) -> MMCoreConfig:
     """The configuration of the model that a recipe trains."""
     if recipe.preset != "start":
-        return MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
+        return MMCoreConfig(vocab_size=recipe.vocabulary, linear=recipe.linear, **PRESETS[recipe.preset])
     start = Path(recipe.start)
     folders = (start / "checkpoint" / "shards", start / "checkpoint" / "ema")
     file = next((folder for folder in folders if folder.is_dir()), start) / "config.json"
