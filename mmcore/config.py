@@ -12,6 +12,9 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+PERIOD = 4
+"""Blocks of the core after which the pattern of linear and full attention comes again."""
+
 
 class MMCoreConfig(PretrainedConfig):
     """Shape of a model.
@@ -51,6 +54,8 @@ class MMCoreConfig(PretrainedConfig):
         height: rows of a picture that nobody asked another size for.
         width_px: columns of the same.
         sizes: (frames, rows, columns) of several sizes that media come in (see `nearest`); () is the one above.
+        linear: how many of each four blocks of the core have linear attention (see `linear`), the last ones full: 0 is
+            all full, 3 a hybrid (as Qwen3-Next), 4 all linear.
     """
 
     model_type = "mmcore"
@@ -87,6 +92,7 @@ class MMCoreConfig(PretrainedConfig):
         height: int = 64,
         width_px: int = 64,
         sizes: tuple[tuple[int, int, int], ...] = (),
+        linear: int = 0,
         **kwargs: Any,
     ) -> None:
         if decoder_depth > depth:
@@ -99,6 +105,10 @@ class MMCoreConfig(PretrainedConfig):
             raise ValueError(f"{len(rope_rates)} rope_rates turn heads of twice that width, not {head_width}")
         if heads % (kv_heads or heads):
             raise ValueError(f"{kv_heads} heads of keys and values cannot be shared by {heads} of queries")
+        if linear not in range(PERIOD + 1):
+            raise ValueError(f"linear blocks are counted among each {PERIOD}: 0 to {PERIOD}, got {linear}")
+        if linear and origin:
+            raise ValueError(f"a released text core has full attention in every block: linear must be 0, got {linear}")
         self.vocab_size = vocab_size
         self.width = width
         self.depth = depth
@@ -129,7 +139,12 @@ class MMCoreConfig(PretrainedConfig):
         self.height = height
         self.width_px = width_px
         self.sizes = tuple((size[0], size[1], size[2]) for size in sizes)
+        self.linear = linear
         super().__init__(**kwargs)
+
+    def is_linear(self, layer: int) -> bool:
+        """Whether a block of the core has linear attention."""
+        return layer % PERIOD < self.linear
 
     @property
     def channels(self) -> int:

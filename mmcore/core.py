@@ -13,10 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmcore.attention import Mask
+from mmcore.attention import Marks, make_mask
 from mmcore.cache import Cache
+from mmcore.chains import make_chains
 from mmcore.config import MMCoreConfig
 from mmcore.layers import Attention, FeedForward, ZeroLinear, run, sinusoids
+from mmcore.linear import LinearAttention
 from mmcore.pyramid import Floors, PyramidDown, find_planes
 
 GRID_WAVES = 4
@@ -71,26 +73,18 @@ class PatchIn(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer of the core."""
+    """One layer of the core, of full or of linear attention."""
 
-    def __init__(self, config: MMCoreConfig) -> None:
+    def __init__(self, config: MMCoreConfig, linear: bool = False) -> None:
         super().__init__()
-        self.attention = Attention(config)
+        self.attention = LinearAttention(config) if linear else Attention(config)
         self.text = FeedForward(config)
         self.visual = FeedForward(config)
         self.level = nn.Parameter(torch.zeros(3 * config.width))
 
-    def forward(
-        self,
-        x: Tensor,
-        level: Tensor,
-        rope: tuple[Tensor, Tensor],
-        mask: Mask,
-        texts: int,
-        past: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """(B, L, D) -> (B, L, D); the first `texts` positions are text, the rest visual."""
-        x = x + self.attention(x, rope, mask, past)
+    def forward(self, x: Tensor, level: Tensor, texts: int, *seen: object) -> Tensor:
+        """(B, L, D) -> (B, L, D); the first `texts` positions are text, the rest visual; `seen` is for attention."""
+        x = x + self.attention(x, *seen)
         if not texts:
             return x + self.visual(x, level + self.level)
         if texts == x.shape[1]:
@@ -105,16 +99,17 @@ class Core(nn.Module):
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
         self.skips, self.checkpointing = config.decoder_depth, False
-        self.head_shape = (config.kv_heads, config.head_width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.linear = [config.is_linear(layer) for layer in range(config.depth)]
+        self.blocks = nn.ModuleList(Block(config, linear) for linear in self.linear)
 
     def forward(
         self,
         x: Tensor,
         level: Tensor,
         rope: tuple[Tensor, Tensor],
-        mask: Mask,
+        marks: Marks,
         texts: int,
+        backend: str,
         cache: Cache | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Run every block.
@@ -122,19 +117,23 @@ class Core(nn.Module):
         Args:
             x: (B, L, D) embedded positions, text lane first.
             rope: cosines and sines of the positions.
-            mask: L queries by past + L keys.
+            marks: of the L positions.
             texts: `Lt`.
-            cache: the past; the new keys and values are written behind it, not committed.
+            backend: of full attention.
+            cache: the past; what is new is written behind it, not committed.
         Returns:
             Hidden states (B, L, D), and the states after each of the first `decoder_depth` blocks.
         """
         early: list[Tensor] = []
-        for i, block in enumerate(self.blocks):
-            past = None
-            if cache is not None:
-                heads, k = self.head_shape
-                past = cache.room(i, x.new_empty(x.shape[0], heads, x.shape[1], k))
-            x = run(block, self.checkpointing, x, level, rope, mask, texts, past)
+        chains = make_chains(marks, cache is not None) if any(self.linear) else None
+        mask = None
+        if not all(self.linear):
+            mask = make_mask(marks, marks if cache is None else cache.joined(marks), x.dtype, backend)
+        for i, (block, linear) in enumerate(zip(self.blocks, self.linear, strict=True)):
+            assert isinstance(block, Block)
+            past = None if cache is None else block.attention.room(cache, i, x)
+            seen = (chains,) if linear else (rope, mask)
+            x = run(block, self.checkpointing, x, level, texts, *seen, past)
             if i < self.skips:
                 early.append(x)
         return x, early

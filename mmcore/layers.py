@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmcore.attention import Mask, attend
+from mmcore.cache import Cache
 from mmcore.config import MMCoreConfig
 
 
@@ -142,7 +143,7 @@ class Attention(nn.Module):
     def __init__(self, config: MMCoreConfig) -> None:
         super().__init__()
         width, k, biases = config.width, config.head_width, config.biases
-        self.head_width = k
+        self.kv_heads, self.head_width = config.kv_heads, k
         self.norm = RMSNorm(width, eps=config.norm_eps)
         self.query = nn.Linear(width, config.heads * k, bias="query" in biases)
         self.key = nn.Linear(width, config.kv_heads * k, bias="key" in biases)
@@ -150,6 +151,10 @@ class Attention(nn.Module):
         self.out = ZeroLinear(config.heads * k, width, bias="out" in biases)
         self.query_norm = RMSNorm(k, QUERY_GAIN, config.norm_eps) if config.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(k, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+
+    def room(self, cache: Cache, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A cache's buffers for this layer, with room for new positions x (B, L, D)."""
+        return cache.room(layer, x.new_empty(x.shape[0], self.kv_heads, x.shape[1], self.head_width))
 
     def forward(
         self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, past: tuple[Tensor, Tensor] | None = None

@@ -27,6 +27,7 @@ from mmcore.decoder import DecoderBlock, DiffusionDecoder
 from mmcore.eye import Eye
 from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
 from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles, rotary_axes
+from mmcore.linear import LinearAttention
 from mmcore.pyramid import ZeroConvolution
 from mmcore.quantize import quantize
 from mmcore.sequence import IGNORE, PackedSequence
@@ -113,7 +114,7 @@ class MMCoreModel(PreTrainedModel):
         waves = torch.arange(len(read)) % GRID_WAVES >= GRID_WAVES - 2
         turns_with_time = (rotary_axes(config) == 0).repeat(2)
         for block in self.core.modules():
-            if not isinstance(block, Block):
+            if not isinstance(block, Block) or isinstance(block.attention, LinearAttention):
                 continue
             look = nn.init.orthogonal_(torch.empty(config.head_width, int(waves.sum()))) @ read[waves]
             look /= look.norm(dim=1).mean()
@@ -133,6 +134,7 @@ class MMCoreModel(PreTrainedModel):
         | what ends a residual branch, or the decoder | 0                            |
         | every other matrix                          | normal, std 1 / sqrt(fan in) |
         | biases                                      | 0                            |
+        | paces and taps of linear attention          | see `LinearAttention.begin`  |
         """
         if isinstance(module, RMSNorm):
             nn.init.constant_(module.weight, module.gain)
@@ -144,6 +146,8 @@ class MMCoreModel(PreTrainedModel):
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
         elif isinstance(module, (Block, DecoderBlock)):
             nn.init.zeros_(module.level)
+        elif isinstance(module, LinearAttention):
+            module.begin()
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -157,8 +161,7 @@ class MMCoreModel(PreTrainedModel):
 
         Args:
             seq: the positions. Target patches are taken as they are, at the noise level that `seq.level` says.
-            cache: clean positions of the past. New keys and values are written behind it; `cache.commit(seq.marks)`
-                keeps them.
+            cache: clean positions of the past. What is new is written behind it; `cache.commit(seq.marks)` keeps it.
         """
         lt, lc, lx = seq.lengths
         dtype = self._compute_dtype()
@@ -169,9 +172,7 @@ class MMCoreModel(PreTrainedModel):
             visual = visual + F.pad(self.eye(seq.looks, seq.grid[:, :lc], seq.is_seen), (0, 0, 0, lx))
         x = torch.cat((text, visual), 1).to(dtype)  # (B, L, D)
         rope = rotary_angles(seq.coords, config)
-        marks = seq.marks if cache is None else cache.joined(seq.marks)
-        mask = make_mask(seq.marks, marks, dtype, self.backend)
-        x, early = self.core(x, by_level, rope, mask, lt, cache)
+        x, early = self.core(x, by_level, rope, seq.marks, lt, self.backend, cache)
         hidden = self.text_norm(x[:, :lt])
         target = slice(lt + lc, lt + lc + lx)
         if not lx:

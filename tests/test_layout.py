@@ -18,10 +18,7 @@ LAYERS = {
     1: (
         *(f"mmcore.{name}" for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model")),
         *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone", "translator")),
-        "mmcore.lane",
-        "mmcore.eye",
-        "mmcore.text_core",
-        "mmcore.quantize",
+        *(f"mmcore.{name}" for name in ("text_core", "delta", "chains", "linear", "lane", "eye", "quantize")),
         "mmcore.tiles",
     ),
     2: ("mmcore.autoencoder", "mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmcore.chains import CHUNK
 from mmcore.config import MMCoreConfig
 from mmcore.core import GRID_WAVES, LEVEL_WAVES
 from mmcore.sequence import IGNORE, PackedSequence
@@ -53,6 +54,13 @@ def attention_flops(config: MMCoreConfig, rows: int, length: int) -> int:
     return rows * length * (4 * config.width * (queries + keys) + 4 * length * queries)
 
 
+def linear_flops(config: MMCoreConfig, rows: int, length: int) -> int:
+    """Five matrices and two narrow ones, and the rule over chunks and states; chunks are taken to be full."""
+    inner = config.heads * config.head_width
+    matrices = 2 * config.width * (5 * inner + 2 * config.heads)
+    return rows * length * (matrices + 6 * inner * (CHUNK + config.head_width))
+
+
 def forward_flops(config: MMCoreConfig, load: Load) -> int:
     """Floating-point operations of one forward pass with both losses.
 
@@ -63,7 +71,9 @@ def forward_flops(config: MMCoreConfig, load: Load) -> int:
     d, ff, patch = config.width, config.ff_width, config.patch_width
     lt, lc, lx = load.lengths
     visual = load.rows * (lc + lx)
-    core = attention_flops(config, load.rows, lt + lc + lx) + load.rows * (lt + lc + lx) * 6 * d * ff
+    length, linear = lt + lc + lx, sum(map(config.is_linear, range(config.depth)))
+    full = (config.depth - linear) * attention_flops(config, load.rows, length)
+    core = full + linear * linear_flops(config, load.rows, length) + config.depth * load.rows * length * 6 * d * ff
     decoder = attention_flops(config, load.rows, lx) + load.rows * lx * (6 * d * ff + 4 * d**2)
     entry = visual * 2 * (6 * GRID_WAVES * d + 2 * LEVEL_WAVES * d + 4 * d**2)
     if config.floors:
@@ -71,7 +81,7 @@ def forward_flops(config: MMCoreConfig, load: Load) -> int:
     else:
         ends = visual * 2 * config.bottleneck * (patch + d) + load.rows * lx * 2 * d * patch
     head = load.words * 2 * d * config.vocab_size
-    return config.depth * core + config.decoder_depth * decoder + entry + ends + head
+    return core + config.decoder_depth * decoder + entry + ends + head
 
 
 def pyramid_flops(config: MMCoreConfig, patches: int, up: bool) -> int:

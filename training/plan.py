@@ -23,11 +23,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmcore.attention import Mask
+from mmcore.chains import make_chains
 from mmcore.config import MMCoreConfig
 from mmcore.core import Block
 from mmcore.decoder import DecoderBlock
 from mmcore.model import MMCoreModel
 from mmcore.pyramid import Floors, Planes, PyramidDown, PyramidUp
+from mmcore.sequence import START, Strip, pack
 from mmcore.training.flops import Load, forward_flops
 from mmcore.training.gpus import Gpu
 from mmcore.training.optimizers import let_learn, split_parameters
@@ -143,7 +145,11 @@ def activation_bytes(config: MMCoreConfig, load: Load, bf16: bool, backend: str,
     (lt, lc, lx), rows, d = load.lengths, load.rows, config.width
     length, visual = lt + lc + lx, rows * (lc + lx)
     dtype = torch.bfloat16 if bf16 else torch.float32
-    with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    linear = sum(map(config.is_linear, range(config.depth)))
+    strip = Strip()
+    strip.text([START] * length)
+    order = make_chains(pack([[strip]] * rows, 1).marks, False)
+    with FakeTensorMode() as fake, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
 
         def empty(*shape: int) -> Tensor:
             return torch.empty(shape, requires_grad=True)
@@ -159,7 +165,11 @@ def activation_bytes(config: MMCoreConfig, load: Load, bf16: bool, backend: str,
         block, decoder = Block(config), DecoderBlock(config)
         level, rope, mask = surroundings(length)
         x = empty(rows, length, d)
-        core = traced(block, lambda: block(x, level[:, lt:], rope, mask, lt), level, *rope, _of(mask))
+        full = traced(block, lambda: block(x, level[:, lt:], lt, rope, mask), level, *rope, _of(mask))
+        core = [full] * (config.depth - linear)
+        if linear:
+            other, chains = Block(config, linear=True), order.mapped(fake.from_tensor)
+            core += [traced(other, lambda: other(x, level[:, lt:], lt, chains), level)] * linear
         level, rope, mask = surroundings(lx)
         y, skip = empty(rows, lx, d), empty(rows, lx, d)
         late = traced(decoder, lambda: decoder(y, skip, level, rope, mask), skip, level, *rope, _of(mask))
@@ -168,8 +178,8 @@ def activation_bytes(config: MMCoreConfig, load: Load, bf16: bool, backend: str,
     loss = rows * lx * 4 * config.patch_width  # the error of the predicted patches
     if checkpointing:
         entering = 4 * rows * d * (config.depth * length + 2 * config.decoder_depth * lx)
-        return entering + max(core, late) + ends + words + loss
-    return config.depth * core + config.decoder_depth * late + ends + words + loss
+        return entering + max(*core, late) + ends + words + loss
+    return sum(core) + config.decoder_depth * late + ends + words + loss
 
 
 def _of(mask: Mask) -> Tensor:

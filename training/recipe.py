@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmcore.config import PRESETS
+from mmcore.config import PERIOD, PRESETS
 from mmcore.errors import MMCoreError
 from mmcore.model import PARTS
 from mmcore.training.data import Layout
@@ -129,6 +129,7 @@ class Recipe:
 
     Args:
         preset: one of `mmcore.config.PRESETS`; "start" takes shape and vocabulary of what the run begins with.
+        linear: how many of each four blocks of the core have linear attention (see `MMCoreConfig`); 3 is the hybrid.
         start: a run, or a model's folder, whose weights and tokenizer this run begins with; "" begins from nothing.
         data: folders of shards, each with its weight in the mixture; the name "world" is the procedural world, as is
             an empty table. In a file or on the command line a single folder's path is enough.
@@ -162,6 +163,7 @@ class Recipe:
     """
 
     preset: str = "tiny"
+    linear: int = 0
     start: str = ""
     data: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
@@ -233,6 +235,11 @@ def load_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> 
     recipe = from_table(Recipe, table, str(path))
     if recipe.preset not in (*PRESETS, "start"):
         raise MMCoreError(f"{path}: preset must be one of {', '.join(PRESETS)}, start, got {recipe.preset!r}")
+    if not 0 <= recipe.linear <= (0 if recipe.preset == "start" else PERIOD):
+        raise MMCoreError(
+            f"{path}: linear must be 0 to {PERIOD}, and 0 where the shape is that of what the run starts with, "
+            f"got {recipe.linear}"
+        )
     if recipe.preset == "start" and not recipe.start:
         raise MMCoreError(f'{path}: preset is "start", but there is nothing to start from; add start=MODEL_FOLDER')
     if any(weight <= 0 for weight in recipe.data.values()):

@@ -169,7 +169,7 @@ def shape(recipe: Recipe) -> MMCoreConfig:
 def begun_shape(recipe: Recipe) -> MMCoreConfig:
     """The same as it is before the recipe says which sizes media have."""
     if recipe.preset != "start":
-        return MMCoreConfig(vocab_size=recipe.vocabulary, **PRESETS[recipe.preset])
+        return MMCoreConfig(vocab_size=recipe.vocabulary, linear=recipe.linear, **PRESETS[recipe.preset])
     start = Path(recipe.start)
     if family_opener(start):
         raise MMCoreError(f"{start}: a released model of another family; this is for the library's own")
