@@ -36,7 +36,6 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if model:
             made.add_argument("--model", help="a model folder or hub id (default: the bundled model)")
-        if model and name != "bench":
             made.add_argument("--quantize", metavar="KIND", help="hold its weights in int8 or int4")
         if model and json:
             made.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -160,7 +159,9 @@ def parser() -> argparse.ArgumentParser:
 
     command("info", "say what a model is", "mmcore info --json")
 
-    made = command("bench", "measure speed and memory", "mmcore bench")
+    made = command("bench", "measure speed and memory", "mmcore bench", model=False)
+    made.add_argument("--model", help="a model folder or hub id (default: the bundled model)")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("--peer", action="store_true", help="beside transfusion-pytorch, at equal size, in one run")
     return main
 

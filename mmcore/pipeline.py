@@ -181,7 +181,7 @@ class Pipeline:
         """Film what the words say at any length, window by window: each is asked for behind what was asked, what the
         model said to that and the window before, and sees no other.
 
-        So time grows with the length, and memory does not; and what is to be seen stays as it was asked for.
+        So time grows with the length, and memory does not; and what was asked for is not forgotten on the way.
 
         Args:
             parts: words, and media to go by.
