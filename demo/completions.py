@@ -34,9 +34,8 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from mmcore.demo.uploads import MAX_BYTES, MAX_MEDIA, read
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.generate import Settings
-from mmcore.native import DEFAULTS
-from mmcore.pipeline import Pipeline, make_settings
+from mmcore.generate import Settings, make_settings
+from mmcore.pipeline import Pipeline
 from mmcore.replies import Request as Asked
 
 MODEL = "mmcore"
@@ -161,7 +160,7 @@ def refusal(status: int, message: str) -> JSONResponse:
 
 
 def understood(
-    body: Body, suited: Callable[[Asked], Settings] = lambda _: DEFAULTS, sent: Sent | None = None
+    body: Body, suited: Callable[[Asked], Settings] = lambda _: Settings(), sent: Sent | None = None
 ) -> tuple[Asked, Settings]:
     """What is asked for, and how it is to be written.
 

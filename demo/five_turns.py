@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import mmcore
+from mmcore.chat import Chat
 from mmcore.demo.session import Session
 from mmcore.demo.turns import Choice
 from mmcore.document import Document, Text
 from mmcore.errors import MMCoreError
-from mmcore.pipeline import Chat, Pipeline
+from mmcore.pipeline import Pipeline
 from mmcore.replies import Reply
 
 Body = dict[str, Any]

@@ -23,7 +23,8 @@ from mmcore.demo.turns import Choice, Shown, Turn, keep
 from mmcore.demo.uploads import MAX_BYTES, MAX_MEDIA, read
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.pipeline import Pipeline, make_settings
+from mmcore.generate import make_settings
+from mmcore.pipeline import Pipeline
 from mmcore.replies import Request, Update
 
 

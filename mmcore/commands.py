@@ -45,8 +45,8 @@ def loaded(options: argparse.Namespace) -> Pipeline:
 def generate(options: argparse.Namespace) -> None:
     """mmcore generate"""
     from mmcore.decoders.media import MOVING, STILL, check_writable
+    from mmcore.generate import make_settings
     from mmcore.parts import user_turn
-    from mmcore.pipeline import make_settings
     from mmcore.replies import Request
 
     output = Path(options.output) if options.output else None
@@ -71,7 +71,7 @@ def generate(options: argparse.Namespace) -> None:
 def film(options: argparse.Namespace, output: Path | None) -> None:
     """mmcore generate --window"""
     from mmcore.decoders.media import MOVING, write_windows
-    from mmcore.pipeline import make_settings
+    from mmcore.generate import make_settings
 
     if output is None or output.suffix.lower() not in MOVING or not options.frames or options.window < 1:
         raise MMCoreError(f"--window N wants N of at least 1, --frames, and -o with one of {' '.join(MOVING)}")
@@ -139,8 +139,8 @@ def ask(options: argparse.Namespace) -> None:
 def edit(options: argparse.Namespace) -> None:
     """mmcore edit"""
     from mmcore.decoders.media import check_writable
+    from mmcore.generate import make_settings
     from mmcore.parts import as_medium
-    from mmcore.pipeline import make_settings
 
     check_writable(Path(options.output))
     medium, chosen = as_medium(options.file), settings(options)

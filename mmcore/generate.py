@@ -14,7 +14,7 @@ view on these events. Writing many documents gives each exactly what it would ge
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -83,6 +83,25 @@ class Settings:
             raise MMCoreError(f"temperature must be 0 or more, got {self.temperature:g}")
         if not 0 <= self.min_p <= 1:
             raise MMCoreError(f"min_p must lie in [0, 1], got {self.min_p:g}")
+
+
+def make_settings(given: dict[str, object], base: Settings | None = None) -> Settings:
+    """`Settings` from keyword arguments.
+
+    Args:
+        given: what was asked for; a number for `guidance` weighs the words.
+        base: says the rest; `Settings()` where it is None.
+    Raises:
+        MMCoreError: an unknown name.
+    """
+    base = base or Settings()
+    guidance = given.get("guidance")
+    if isinstance(guidance, int | float):
+        given = {**given, "guidance": replace(base.guidance, text=float(guidance))}
+    try:
+        return replace(base, **given)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise MMCoreError(f"unknown setting: {error}; known are: {', '.join(Settings.__dataclass_fields__)}") from error
 
 
 @dataclass(frozen=True)

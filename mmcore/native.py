@@ -21,8 +21,6 @@ from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.words import Words
 from mmcore.translator import Size
 
-DEFAULTS = Settings()
-
 
 class NativeTranslator:
     """See `mmcore.translator.Translator`.
@@ -33,7 +31,7 @@ class NativeTranslator:
         autoencoder: makes cells of pixels, and pixels of cells.
     """
 
-    settings = editing = DEFAULTS
+    settings = editing = Settings()
 
     def __init__(self, config: MMCoreConfig, text: Words, autoencoder: Autoencoder = PIXELS) -> None:
         self.config, self.text, self.autoencoder = config, text, autoencoder

@@ -10,7 +10,7 @@ chat.send("what is this?", "clip.mp4").text
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from mmcore.autoencoder import PIXELS, Autoencoder, Latents
 from mmcore.backbone import Backbone, Native
+from mmcore.chat import Chat
 from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.generate import Event, Settings, StepEvent, TokenEvent, write
+from mmcore.generate import Event, Settings, StepEvent, TokenEvent, make_settings, write
 from mmcore.model import MMCoreModel
-from mmcore.native import DEFAULTS, NativeTranslator
+from mmcore.native import NativeTranslator
 from mmcore.parts import Part, as_medium, user_turn
 from mmcore.quantize import kind_of
 from mmcore.replies import Glimpse, Reply, Request, Update
@@ -193,7 +194,7 @@ class Pipeline:
         """Film what the words say at any length, window by window: each is asked for behind what was asked, what the
         model said to that and the window before, and sees no other.
 
-        So time grows with the length, and memory does not; and what is to be seen stays as it was asked for.
+        So time grows with the length, and memory does not; and what was asked for is not forgotten on the way.
 
         Args:
             parts: words, and media to go by.
@@ -297,54 +298,3 @@ class FamilyPipeline(Pipeline):
             MMCoreError: always.
         """
         raise MMCoreError(f"{folder}: a released model of another family is not written anew: copy its folder")
-
-
-@dataclass
-class Chat:
-    """A conversation: everything said and shown stays in it.
-
-    Args:
-        pipeline: who answers.
-        settings: fields of `Settings`; what suits each turn says the rest.
-        document: what was said and shown so far.
-        seed: decides everything that is drawn.
-    """
-
-    pipeline: Pipeline
-    settings: dict[str, object] = field(default_factory=dict)
-    document: Document = field(default_factory=Document)
-    seed: int = 0
-
-    def send(self, *parts: Part, want: str = "any", seed: int | None = None) -> Reply:
-        """Say or show something, and get the answer.
-
-        Args:
-            parts: words, paths of media files, media.
-            want: "text" for words alone, "image" or "video" for one of that, "any" to let the model decide.
-            seed: decides everything that is drawn; that of the conversation, moved by the number of segments so far,
-                where it is None.
-        """
-        so_far = self.document + user_turn(parts)
-        request = Request(so_far, want, seed=self.seed + len(so_far) if seed is None else seed)
-        chosen = make_settings(self.settings, self.pipeline.suited(request))
-        reply = self.pipeline.reply([request], chosen)[0]
-        self.document = so_far + reply.document
-        return reply
-
-
-def make_settings(given: dict[str, object], base: Settings = DEFAULTS) -> Settings:
-    """`Settings` from keyword arguments.
-
-    Args:
-        given: what was asked for; a number for `guidance` weighs the words.
-        base: says the rest.
-    Raises:
-        MMCoreError: an unknown name.
-    """
-    guidance = given.get("guidance")
-    if isinstance(guidance, int | float):
-        given = {**given, "guidance": replace(base.guidance, text=float(guidance))}
-    try:
-        return replace(base, **given)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise MMCoreError(f"unknown setting: {error}; known are: {', '.join(Settings.__dataclass_fields__)}") from error

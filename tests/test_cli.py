@@ -14,7 +14,8 @@ import pytest
 from mmcore.cli import main, parse, parser
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.pipeline import Pipeline, make_settings
+from mmcore.generate import make_settings
+from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
 from mmcore.tokenizers.media import read_clip
 from tests.conftest import noise_clip

@@ -17,9 +17,9 @@ from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.families.bagel_past import DRAWING, EDITING, Picture
 from mmcore.families.canvas import canvas, from_pixels, resized, to_pixels
-from mmcore.generate import Settings
+from mmcore.generate import Settings, make_settings
 from mmcore.loading import describe
-from mmcore.pipeline import FamilyPipeline, make_settings
+from mmcore.pipeline import FamilyPipeline
 from mmcore.replies import Request
 from mmcore.sequence import IMAGE
 from tests.conftest import noise_clip  # type: ignore[import-not-found]

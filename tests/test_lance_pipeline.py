@@ -20,8 +20,9 @@ from mmcore.families.lance import LanceConfig
 from mmcore.families.lance_media import DRAW, EDIT, HELP, LOOK, LanceTranslator, Sides, in_turns, task
 from mmcore.families.lance_pieces import GUIDANCE, Given, Medium, Sentence
 from mmcore.families.remembered import ROOM, Remembered
+from mmcore.generate import make_settings
 from mmcore.loading import describe
-from mmcore.pipeline import FamilyPipeline, make_settings
+from mmcore.pipeline import FamilyPipeline
 from mmcore.replies import Request
 from mmcore.sequence import IMAGE, VIDEO, Patches, Tokens
 from tests.conftest import noise_clip  # type: ignore[import-not-found]

@@ -22,7 +22,7 @@ LAYERS = {
         "mmcore.tiles",
     ),
     2: ("mmcore.autoencoder", "mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),
-    3: ("mmcore.parts", "mmcore.native", "mmcore.pipeline", "mmcore.loading", "mmcore.starting"),
+    3: ("mmcore.parts", "mmcore.native", "mmcore.chat", "mmcore.pipeline", "mmcore.loading", "mmcore.starting"),
     4: ("mmcore.training", "mmcore.demo", "mmcore.commands", "mmcore.data_commands", "mmcore.cli"),
 }
 IGNORANT = (

@@ -19,9 +19,9 @@ from mmcore.errors import MMCoreError
 from mmcore.families.canvas import to_pixels
 from mmcore.families.remembered import Remembered
 from mmcore.families.showo2_past import Asked, Begun
-from mmcore.generate import Row
+from mmcore.generate import Row, make_settings
 from mmcore.loading import describe
-from mmcore.pipeline import FamilyPipeline, make_settings
+from mmcore.pipeline import FamilyPipeline
 from mmcore.replies import Request
 from mmcore.sequence import END, IMAGE, Patches, Piece, Tokens
 from tests.conftest import noise_clip  # type: ignore[import-not-found]

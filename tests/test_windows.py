@@ -18,8 +18,9 @@ from mmcore.cli import main
 from mmcore.decoders.media import write_windows
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
+from mmcore.generate import make_settings
 from mmcore.loading import load
-from mmcore.pipeline import GO_ON, Pipeline, make_settings
+from mmcore.pipeline import GO_ON, Pipeline
 from mmcore.replies import Request
 from mmcore.tokenizers import media
 from mmcore.tokenizers.media import read_clip, read_windows

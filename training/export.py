@@ -107,8 +107,8 @@ def export(source: Path, folder: Path, to: str = "mmcore") -> None:
             save_text(pipeline, made)
         else:
             if to in KINDS:
-                quantize(pipeline.model, to)
-                pipeline.model.bfloat16()
+                quantize(pipeline.weights, to)
+                pipeline.weights.bfloat16()
             pipeline.save(made, SHARD)
         made.rename(folder)
     except (OSError, SafetensorError) as error:
