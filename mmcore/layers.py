@@ -175,7 +175,7 @@ class Attention(nn.Module):
         return self.out(rearrange(attend(q, k, v, mask), "b h l k -> b l (h k)"))
 
 
-def run(block: nn.Module, checkpointing: bool, *inputs: object, **named: object) -> Any:
+def run(block: nn.Module, checkpointing: bool, *inputs: object, **named: Any) -> Any:
     """A block's output.
 
     Args:
