@@ -44,8 +44,8 @@ PACES = (0.75, 1.05)
 PACES_OF_HITS = tuple(np.linspace(0.6, 1.2, 9).tolist())
 """The same for what hits another ball: when it does decides where both end."""
 
-UNLIKELY = 1.3
-"""A style whose empty scene explains a frame so many times worse than that of another is not the frame's."""
+LIKE = 20.0
+"""A reading whose error is below this is in the right style: it was 17 at most in that, 33 at least in the other."""
 
 TIMED, CLEARLY = 12, 0.05
 """Clips of so many frames are timed; how much closer (of 255) one in time must be, to be so."""
@@ -137,12 +137,13 @@ def read_scene(frames: np.ndarray) -> Found:
         frames: (T, Y, X, 3) uint8; one frame is a still.
     """
     styles = likely_styles(frames)
-    if styles != COLOURLESS:
-        styles = (PIXELS if restored(frames[:1])[1] < WORN else "plain",)
+    if styles == COLOURLESS:
+        styles = sorted(styles, key=lambda style: unexplained(read_backdrop(frames[0], style)))
     else:
-        errors = [unexplained(read_backdrop(frames[0], style)) for style in styles]
-        styles = [style for style, error in zip(styles, errors, strict=True) if error < UNLIKELY * min(errors)]
-    return min((read_in(frames, style) for style in styles), key=lambda found: found.error)
+        styles = (PIXELS if restored(frames[:1])[1] < WORN else "plain",)
+    found = read_in(frames, styles[0])
+    others = styles[1:] if found.error >= LIKE else ()
+    return min((found, *(read_in(frames, style) for style in others)), key=lambda found: found.error)
 
 
 def read_in(frames: np.ndarray, style: str) -> Found:
