@@ -1,6 +1,6 @@
 """Recall of what a long clip showed at its beginning, for a full, a hybrid and a linear core, each trained small.
 
-    python -m mmcore.training.needle full hybrid linear
+    python -m mmcore.training.needle 400 full hybrid linear        # steps, cores
 
 A clip is read window by window. Its first window shows facts, each a patch that holds a glyph and a colour, among
 noise; all other windows are noise. Then it is asked which colour each glyph had. A core learns this on clips of up to
@@ -187,17 +187,17 @@ def recall(model: MMCoreModel, clips: int, lengths: Sequence[int] = LENGTHS) -> 
     return shares
 
 
-def main(names: Sequence[str], steps: int = 400, clips: int = 8) -> None:
+def main(steps: int, names: Sequence[str], clips: int = 8) -> None:
     """Train and ask each core; prints its losses, and its row of a table."""
     for name in names:
         torch.manual_seed(0)
         model = MMCoreModel(small_config(CORES[name]))
         for step, loss in enumerate(learn(model, steps), 1):
-            if not step % (steps // 20):
+            if not step % 20:
                 print(f"{name}: step {step}, loss {loss:.3f}", flush=True)
         shares = recall(model, clips)
         print(f"| {name} | " + " | ".join(f"{share:.0%}" for share in shares) + " |", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(CORES))
+    main(int(sys.argv[1]), sys.argv[2:] or list(CORES))
