@@ -64,7 +64,7 @@ def test_a_task_is_what_its_name_says(task: str) -> None:
             assert {"text": Text, "image": Image}.get(source, Video) in given_kinds
         if task.endswith("edit"):
             kind = Image if task.startswith("image") else Video
-            assert kind in given_kinds and [type(s) for s in replies] == [kind]
+            assert kind in given_kinds and [type(s) for s in replies] == [Text, kind]
         frames = FRAMES // 2 if task in ("continuation", "uniform motion") else FRAMES
         for medium in document.media:
             assert medium.size == ((1 if isinstance(medium, Image) else frames), *SIZE)
