@@ -1,4 +1,4 @@
-"""The command line: its commands with their options, and what a mistake looks like. `commands.py` carries them out.
+"""The command line: its commands with their options, and what a mistake looks like. Others carry them out.
 
 mmcore generate "a red ball slides to the left" -o out.mp4
 mmcore caption out.mp4
@@ -10,11 +10,31 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from mmcore.commands import COMMANDS
-from mmcore.data_commands import add_data_commands
+from mmcore.commands import ask, caption, chat, demo, edit, generate, info
+from mmcore.data_commands import add_data_commands, data
 from mmcore.errors import MMCoreError
+from mmcore.training_commands import bench, convert, evaluate, export, init, plan, scaling, train
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "generate": generate,
+    "caption": caption,
+    "ask": ask,
+    "edit": edit,
+    "chat": chat,
+    "demo": demo,
+    "init": init,
+    "train": train,
+    "export": export,
+    "convert": convert,
+    "plan": plan,
+    "scaling": scaling,
+    "data": data,
+    "eval": evaluate,
+    "info": info,
+    "bench": bench,
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -23,7 +23,14 @@ LAYERS = {
     ),
     2: ("mmcore.autoencoder", "mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),
     3: ("mmcore.parts", "mmcore.native", "mmcore.chat", "mmcore.pipeline", "mmcore.loading", "mmcore.starting"),
-    4: ("mmcore.training", "mmcore.demo", "mmcore.commands", "mmcore.data_commands", "mmcore.cli"),
+    4: (
+        "mmcore.training",
+        "mmcore.demo",
+        "mmcore.commands",
+        "mmcore.data_commands",
+        "mmcore.training_commands",
+        "mmcore.cli",
+    ),
 }
 IGNORANT = (
     ("mmcore.tokenizers", "mmcore.decoders"),
