@@ -191,8 +191,8 @@ class Pipeline:
         width: int | None = None,
         **settings: object,
     ) -> Iterator[Video]:
-        """Film what the words say at any length, window by window: each is asked for behind what was asked, what the
-        model said to that and the window before, and sees no other.
+        """Film what the words say at any length, window by window: each is asked for behind the request and the window
+        before, begins with the sentence that the model said to the request, and sees nothing else.
 
         So time grows with the length, and memory does not; and what was asked for is not forgotten on the way.
 
@@ -208,15 +208,15 @@ class Pipeline:
             The windows, in order; the last one is cut where the clip ends.
         """
         chosen, told, made = make_settings(settings, self.translator.settings), user_turn(parts), 0
-        turn = told
+        turn, said = told, Document()
         length = window or self.translator.frames
         while made < frames:
             request = Request(turn, "video", (length, height, width), seed + made)
             reply = self.reply([request], chosen)[0]
             if not made:
-                told += Document(tuple(segment for segment in reply.document if isinstance(segment, Text)))
+                said = Document(tuple(segment for segment in reply.document if isinstance(segment, Text)))
             clip = reply.media[0]
-            turn = told + Document((clip, Text(GO_ON)))
+            turn = told + said + Document((clip, Text(GO_ON))) + said
             yield Video(clip.frames[: frames - made], clip.fps, True)
             made += length
 
