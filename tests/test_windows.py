@@ -31,14 +31,15 @@ pytestmark = pytest.mark.quick
 
 
 def test_each_window_goes_on_from_the_last_and_from_what_was_asked(pipeline: Pipeline) -> None:
-    """Every window is the reply to what was asked, what was said first and the window before; the last is cut."""
+    """Every window follows what was asked, what was said first, the window before, and that again; the last is cut."""
     asked, settings = Text("a red ball"), make_settings({"steps": 2, "tokens": 3})
     windows = list(pipeline.film(asked, frames=10, window=4, seed=3, steps=2, tokens=3))
     assert [w.size[0] for w in windows] == [4, 4, 2]
     first = pipeline.reply([Request(Document((asked,)), "video", (4, None, None), 3)], settings)[0]
     assert first.text and np.array_equal(windows[0].frames, first.media[0].frames)
     for k in (1, 2):
-        before = Document((asked, Text(first.text, True), windows[k - 1], Text(GO_ON)))
+        said = Text(first.text, True)
+        before = Document((asked, said, windows[k - 1], Text(GO_ON), said))
         alone = pipeline.reply([Request(before, "video", (4, None, None), 3 + 4 * k)], settings)[0].media[0]
         assert np.array_equal(windows[k].frames, alone.frames[: len(windows[k].frames)])
 
