@@ -13,6 +13,8 @@ from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.document import Document, Image, Text, Video
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
+from mmcore.sequence import Piece
+from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer, train_text_tokenizer
 
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -76,6 +78,17 @@ def mixed() -> Document:
             Image(noise_clip(4, 1), learn=True),
         )
     )
+
+
+@pytest.fixture
+def prompts(tokenizer: TextTokenizer, config: MMCoreConfig) -> list[list[Piece]]:
+    """A clip and words, words alone, a picture and a conversation about it."""
+    documents = (
+        Document((Text("make it green"), Video(noise_clip(0)))),
+        Document((Text("a red ball and a blue cube stand still"),)),
+        Document((Image(noise_clip(1, 1)), Text("what is this ?"), Text("a ball", True), Text("now make it blue"))),
+    )
+    return [document_pieces(d, tokenizer, config.patch) for d in documents]
 
 
 @pytest.fixture

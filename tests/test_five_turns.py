@@ -27,6 +27,14 @@ pytestmark = pytest.mark.quick
 FAMILIES = ("bagel", "lance", "showo2")
 
 
+def small_media(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lance's media at sizes that a tiny model is quick with."""
+    from mmcore.families import lance_media
+
+    sides = lance_media.Sides(48, 48, 56, 56)
+    monkeypatch.setattr(lance_media, "Sides", lambda: sides)
+
+
 def released_folder(family: str, root: Path) -> Path:
     """A tiny model of a family in its released layout, with a tiny tokenizer and autoencoder."""
     pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e .[families]")
@@ -79,8 +87,7 @@ def small(source: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if source is not None:
         from mmcore.families import lance_media, showo2_media
 
-        sides = lance_media.Sides(48, 48, 56, 56)
-        monkeypatch.setattr(lance_media, "Sides", lambda: sides)
+        small_media(monkeypatch)
         monkeypatch.setattr(lance_media, "FRAMES", 5)
         monkeypatch.setattr(showo2_media, "FILMED", 5)
 

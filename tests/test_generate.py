@@ -9,24 +9,11 @@ import torch
 
 from mmcore.attention import CONTEXT, TARGET, TEXT
 from mmcore.backbone import Guidance, Native
-from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.generate import Order, Row, SegmentEvent, Settings, StepEvent, TokenEvent, write
 from mmcore.sequence import IMAGE, VIDEO, Patches, Tokens, document_strip, pack
-from mmcore.tokenizers.pieces import document_pieces
-from tests.conftest import noise_clip  # type: ignore[import-not-found]
 
 pytestmark = pytest.mark.quick
-
-
-@pytest.fixture
-def prompts(tokenizer, config):
-    documents = (
-        Document((Text("make it green"), Video(noise_clip(0)))),
-        Document((Text("a red ball and a blue cube stand still"),)),
-        Document((Image(noise_clip(1, 1)), Text("what is this ?"), Text("a ball", True), Text("now make it blue"))),
-    )
-    return [document_pieces(d, tokenizer, config.patch) for d in documents]
 
 
 def test_cached_equals_uncached(model, prompts, config) -> None:

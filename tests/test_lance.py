@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,7 +20,7 @@ from mmcore.attention import TARGET
 from mmcore.backbone import Guidance
 from mmcore.cache import Cache
 from mmcore.errors import MMCoreError
-from mmcore.families.lance import TOWER, Lance, LanceConfig, block_places, load_lance, waves
+from mmcore.families.lance import TOWER, Lance, LanceConfig, load_lance
 from mmcore.families.lance_past import LanceBackbone, LancePast
 from mmcore.families.lance_pieces import GUIDANCE, Given, LanceGuidance, Medium, Sentence, Template, as_lance
 from mmcore.families.lanes import Strand, lay_out
@@ -334,24 +331,6 @@ def test_its_guidance_is_by_words_alone(backbone: LanceBackbone, cases: Cases) -
     assert as_lance(GUIDANCE) is GUIDANCE
     with pytest.raises(MMCoreError, match="media must be 1, got 2"):
         clean(Guidance(3.0, 2.0))
-
-
-def test_places_of_a_larger_grid_begin_alike() -> None:
-    """The table is computed for any size: a place keeps its vector, and no two places share one."""
-    small, large = waves((2, 2, 3), 64), waves((4, 5, 6), 64).view(4, 5, 6, 64)
-    assert torch.equal(small.view(2, 2, 3, 64), large[:2, :2, :3])
-    assert len(large.view(-1, 64).unique(dim=0)) == 120
-
-
-@settings(deadline=None)
-@given(st.integers(0, 1000), st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6)))
-def test_places_of_a_medium(position: int, grid: Grid) -> None:
-    """Every token has a place of its own behind what opens the medium, and what closes it lies behind them all."""
-    places = block_places(position, grid, 2)
-    opener, inside, closer = places[0], places[1:-1], places[-1]
-    assert (opener == position).all() and len(np.unique(inside, axis=0)) == len(inside) == np.prod(grid)
-    assert (inside.min(0) == position + 1).all() and (closer == inside.max() + 1).all()
-    assert inside[:, 0].max() - position - 1 == 2 * (grid[0] - 1)
 
 
 def test_a_document_that_is_too_long_is_refused(backbone: LanceBackbone) -> None:

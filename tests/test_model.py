@@ -145,7 +145,9 @@ def test_the_noise_level_matters(model, tokenizer, config, mixed) -> None:
     assert (a - b).abs().max() > 1e-3
 
 
-def test_every_weight_gets_a_gradient(config, tokenizer, mixed) -> None:
+@pytest.mark.parametrize("linear", [0, 1, 4])
+def test_every_weight_gets_a_gradient(config, tokenizer, mixed, linear: int) -> None:
+    config.linear = linear
     model = lively(MMCoreModel(config))
     seq = pack([[strip_of(mixed, tokenizer, config)]], config.patch_width)
     losses = flow_losses(model, seq, torch.Generator().manual_seed(0))

@@ -18,20 +18,18 @@ from mmcore.families.spread import SHARE, Spread, attach, blocks_of, places
 from mmcore.pipeline import Pipeline
 from mmcore.replies import Request
 from tests.conftest import noise_clip  # type: ignore[import-not-found]
-from tests.test_five_turns import FAMILIES, released_folder  # type: ignore[import-not-found]
+from tests.test_five_turns import FAMILIES, released_folder, small_media  # type: ignore[import-not-found]
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e .[families]")
 pytest.importorskip("accelerate", reason="accelerate is not installed: pip install -e .[families]")
 
-from mmcore.families import lance_media
 
 pytestmark = pytest.mark.quick
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    sides = lance_media.Sides(48, 48, 56, 56)
-    monkeypatch.setattr(lance_media, "Sides", lambda: sides)
+    small_media(monkeypatch)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

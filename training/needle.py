@@ -23,11 +23,9 @@ from mmcore.cache import Cache
 from mmcore.config import MMCoreConfig
 from mmcore.model import MMCoreModel
 from mmcore.sequence import IGNORE, START, VIDEO, VIDEO_END, PackedSequence, Patches, Strip, pack
+from mmcore.training.bench_context import CORES
 from mmcore.training.optimizers import make_optimizer, rate
 from mmcore.training.recipe import Recipe
-
-CORES = {"full": 0, "hybrid": 3, "linear": 4}
-"""Linear blocks of each four."""
 
 GLYPHS, GRID = 8, (4, 4, 4)
 """Glyphs, each shown once, and as many colours; patches of a window."""

@@ -47,14 +47,14 @@ class Subject:
         engine: what is trained.
         stream: batches of documents from a state on.
         validation: makes what the recipe asks to be validated on.
-        ruler: makes what it asks to be scored by.
+        ruler: makes what it asks to be scored by; None where the ruler cannot score it.
         workers: processes that may make batches beside each rank.
     """
 
     engine: Stepper[Any, Any]
     stream: Callable[[DataState], IterableDataset[Any]]
     validation: Callable[[], Validation]
-    ruler: Callable[[], Ruler]
+    ruler: Callable[[], Ruler] | None
     workers: int
 
 
@@ -69,14 +69,14 @@ def subject_of(recipe: Recipe, source: Source | None, ranks: Ranks, folder: Path
     Raises:
         MMCoreError: what it starts from, or the documents, are not there; it asks to be scored, and cannot be.
     """
-    if recipe.preset == "start" and family_opener(Path(recipe.start)):
-        return family_subject(recipe, source, ranks)
-    return native_subject(recipe, source, ranks, folder)
+    of_family = recipe.preset == "start" and family_opener(Path(recipe.start)) is not None
+    if recipe.ruler.every:
+        check_scored(recipe, source, of_family)
+    return family_subject(recipe, source, ranks) if of_family else native_subject(recipe, source, ranks, folder)
 
 
 def native_subject(recipe: Recipe, source: Source | None, ranks: Ranks, folder: Path) -> Subject:
     """This library's own model, which begins with what the recipe says; its tokenizer goes into the run's folder."""
-    check_scored(recipe, source)
     first, config = ranks.rank == 0, shape(recipe)
     model = MMCoreModel(config)
     if config.latent_channels and not recipe.start:
@@ -114,13 +114,7 @@ def family_subject(recipe: Recipe, source: Source | None, ranks: Ranks) -> Subje
         taught = LessonBatches(documents, engine.taught, recipe, DataState())
         return Validation(held_out_lessons(taught, indexes), engine)
 
-    def ruler() -> Ruler:
-        raise MMCoreError(
-            f"ruler.every={recipe.ruler.every} scores this library's own models only, and {recipe.start} is none; "
-            "set ruler.every=0"
-        )
-
-    return Subject(engine, stream, validation, ruler, workers=0)
+    return Subject(engine, stream, validation, None, workers=0)
 
 
 def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> Validation:
@@ -132,16 +126,21 @@ def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> V
     return Validation(held_out_batches(stream, indexes), engine)
 
 
-def check_scored(recipe: Recipe, source: Source | None) -> None:
+def check_scored(recipe: Recipe, source: Source | None, of_family: bool) -> None:
     """Whether a recipe that asks to be scored can be.
 
+    Args:
+        recipe: asks.
+        source: documents by index; None is what the recipe's `data` names.
+        of_family: whether it trains a released model of another family.
     Raises:
-        MMCoreError: the run does not train on the world.
+        MMCoreError: the model is none of ours, or the run does not train on the world.
     """
-    if recipe.ruler.every and (source or (recipe.data and WORLD not in recipe.data)):
+    if of_family or source or (recipe.data and WORLD not in recipe.data):
+        other = f"{recipe.start} is a released model" if of_family else "this run trains on other documents"
         raise MMCoreError(
-            f"ruler.every={recipe.ruler.every} scores what a model knows of the world, and this run trains on other "
-            "documents; set ruler.every=0"
+            f"ruler.every={recipe.ruler.every} scores what this library's own models know of the world, and {other}; "
+            "set ruler.every=0"
         )
 
 

@@ -79,6 +79,7 @@ def train(
     if recipe.validation.every:
         watched.append((recipe.validation.every, subject.validation()))
     if recipe.ruler.every:
+        assert subject.ruler is not None
         watched.append((recipe.ruler.every, subject.ruler()))
     loader = Turns([subject.stream(state) for state in states.values()]).loader(min(workers, subject.workers))
     meter = Meter(engine.work, recipe, ranks, samples, tokens)
