@@ -19,7 +19,7 @@ from mmcore.chains import make_chains
 from mmcore.config import MMCoreConfig
 from mmcore.layers import Attention, FeedForward, ZeroLinear, run, sinusoids
 from mmcore.linear import LinearAttention
-from mmcore.pyramid import Floors, PyramidDown, find_planes
+from mmcore.pyramid import Floors, PyramidDown, blank_plane, find_planes
 
 GRID_WAVES = 4
 """Wavelengths of the fixed grid features: 32 to 4 patches."""
@@ -66,7 +66,8 @@ class PatchIn(nn.Module):
         state = nn.functional.silu(self.level_in(waves))
         noise = self.level_out(state)
         if self.pyramid:
-            patch, floors = self.pyramid(patches.to(dtype), state, find_planes(grid, is_patch))
+            planes = find_planes(grid, is_patch) or ([blank_plane(is_patch)] if self.training else [])
+            patch, floors = self.pyramid(patches.to(dtype), state, planes)
         else:
             patch, floors = self.up(self.down(patches.to(dtype))), []
         return torch.where(is_level[..., None], 0, patch + place) + noise, self.modulate(state), floors

@@ -35,7 +35,7 @@ from mmcore.layers import RMSNorm, ZeroLinear
 from mmcore.pyramid import find_planes
 
 AT_ONCE = 64
-"""Looks that go through the tower together: memory does not follow the length of a clip."""
+"""Looks that go through the tower together, but in training: memory does not follow the length of a clip."""
 
 MEANS = "preprocessor_config.json"
 """Where a tower's folder says how its pixels are scaled."""
@@ -65,7 +65,8 @@ class Eye(nn.Module):
         """
         mean, std = (torch.tensor(scale, device=looks.device) for scale in self.scales)
         pixels = (looks.float() / 255 - mean) / std
-        found = [self._run(some.permute(0, 3, 1, 2)) for some in pixels.split(AT_ONCE)]
+        at_once = len(pixels) if self.training else AT_ONCE
+        found = [self._run(some.permute(0, 3, 1, 2)) for some in pixels.split(at_once)]
         states = torch.cat(found)
         if states.ndim != 3 or states.shape[1] < self.grid**2:
             raise MMCoreError(
@@ -87,19 +88,29 @@ class Eye(nn.Module):
     def forward(self, looks: Tensor, grid: Tensor, is_seen: Tensor) -> Tensor:
         """What is added to context patches: (B, Lc, D), zeros where nothing is seen.
 
+        Each weight is used once, whatever there is to see, so that ranks that share their weights do so together.
+
         Args:
-            looks: (n, S, S, 3) uint8, one for each plane that is seen, in the order of the lane, row by row.
+            looks: (n, S, S, 3) uint8, one for each plane that is seen, in the order of the lane, row by row. In
+                training there may be none; then one that is black is looked at, and not used.
             grid: (B, Lc, 3) coordinates in patches.
             is_seen: (B, Lc) bool, the patches of those planes.
         """
-        features = rearrange(self.features(looks).float(), "n y x e -> n e y x")
-        out = features.new_zeros(*is_seen.shape, self.project.out_features)
+        side = self.grid * self.patch
+        features = self.features(looks if len(looks) else looks.new_zeros(1, side, side, 3)).float()
+        features = rearrange(features, "n y x e -> n e y x")
         groups = find_planes(grid, is_seen)
-        order = torch.cat([group.where[:, 0] for group in groups]).argsort().argsort()
-        for group, places in zip(groups, order.split([len(group.where) for group in groups]), strict=True):
-            seen = F.interpolate(features[places], group.size, mode="bilinear", antialias=True)
-            seen = rearrange(seen, "n e y x -> n y x e").to(self.project.weight.dtype)
-            out = group.write(out, self.project(self.norm(seen)))
+        order = torch.cat([group.where[:, 0] for group in groups]).argsort().argsort() if groups else looks.new_zeros(0)
+        sizes = [len(group.where) for group in groups]
+        seen = [
+            F.interpolate(features[places], group.size, mode="bilinear", antialias=True)
+            for group, places in zip(groups, order.split(sizes), strict=True)
+        ]
+        rows = [rearrange(part, "n e y x -> (n y x) e") for part in seen or [features]]
+        said = self.project(self.norm(torch.cat(rows).to(self.project.weight.dtype)))
+        out = features.new_zeros(*is_seen.shape, self.project.out_features) + 0 * said.sum()
+        for group, part in zip(groups, said.split([len(part) for part in rows]), strict=False):
+            out = group.write(out, part.unflatten(0, (-1, *group.size)))
         return out
 
 

@@ -168,7 +168,7 @@ class MMCoreModel(PreTrainedModel):
         config = self.config
         text = config.embedding_scale * self.embedding(seq.ids)
         visual, by_level, floors = self.patch_in(seq.patches, seq.grid, seq.level, seq.is_patch, seq.is_level)
-        if self.eye is not None and len(seq.looks):
+        if self.eye is not None and (len(seq.looks) or self.training):
             visual = visual + F.pad(self.eye(seq.looks, seq.grid[:, :lc], seq.is_seen), (0, 0, 0, lx))
         x = torch.cat((text, visual), 1).to(dtype)  # (B, L, D)
         rope = rotary_angles(seq.coords, config)

@@ -68,6 +68,14 @@ def find_planes(grid: Tensor, is_patch: Tensor) -> list[Planes]:
     return found
 
 
+def blank_plane(is_patch: Tensor) -> Planes:
+    """One patch of padding as a plane, in the target lane (which is last), for a batch without any patch.
+
+    In training all ranks use the same weights in the same order, whatever each of them is shown.
+    """
+    return Planes((1, 1), torch.full((1, 1), is_patch.numel() - 1, device=is_patch.device))
+
+
 @dataclass(frozen=True)
 class Floors:
     """What the way down leaves for the way up, for the planes of one size.

@@ -1,6 +1,7 @@
 """One process of the runs that `test_engine.py` starts: python tests/engine_run.py JOBS.json
 
-Each job has a folder, changes to the recipe, and what is to happen on the way: "die" names a rank, a step and a place.
+Each job has a folder, changes to the recipe, perhaps other documents ("bare"), and what is to happen on the way: "die"
+names a rank, a step and a place.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ def documents(index: int) -> Document:
     return Document((words, still) if still.learn else (still, words))
 
 
+def bare(index: int) -> Document:
+    """The same, less the stills of every other one: of two batches of a step one has nothing but words."""
+    whole = documents(index)
+    return whole if index % 2 else Document((Text(whole.text, learn=True),))
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -82,7 +89,7 @@ def main(jobs: Path) -> None:
         if job.get("die"):
             arrange_death(*job["die"])
         recipe = load_recipe("debug", [*CHANGES, *job["changes"]])
-        source = None if recipe.data else documents
+        source = None if recipe.data else bare if job.get("bare") else documents
         engine = train.train(recipe, Path(job["folder"]), source, workers=0)
         if job.get("average"):
             averaged = engine.averaged

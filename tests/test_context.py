@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -114,7 +115,16 @@ def test_asking_behind_a_cache_is_asking_at_once(name: str, monkeypatch: pytest.
 
 
 def test_a_core_learns_from_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which tokens are colours, at the least, within some steps."""
+    """Which tokens are colours, at the least, within some steps, from clips of every number of windows."""
+    made, windows = needle.lesson, []
+
+    def recorded(config: MMCoreConfig, seeds: Sequence[int], count: int) -> PackedSequence:
+        windows.append(count)
+        return made(config, seeds, count)
+
     monkeypatch.setattr(needle, "POSITIONS", 400)
-    losses = list(needle.learn(MMCoreModel(needle.small_config(3)), 10))
+    monkeypatch.setattr(needle, "TRAINED", 3)
+    monkeypatch.setattr(needle, "lesson", recorded)
+    losses = list(needle.learn(MMCoreModel(needle.small_config(3)), 20))
     assert losses[-1] < losses[0] - 0.3
+    assert windows[0] == 1 and set(windows) == {1, 2, 3}

@@ -21,7 +21,6 @@ from mmcore.training.engine import make_engine
 from mmcore.training.optimizers import let_learn
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import load_recipe
-from mmcore.training.subjects import shape
 from tests.conftest import lively, noise_clip
 from tests.test_eye import saved_tower
 from tests.test_released_text import released
@@ -124,13 +123,6 @@ def test_an_eye_goes_from_init_over_align_to_a_caption(
     assert not torch.equal(*seen), "the clip is looked at"
 
 
-def test_an_eye_is_not_split_over_ranks(eyed: Path) -> None:
-    split = ["engine.kind=deepspeed", "engine.zero=1"]
-    recipe = load_recipe("sft", [f"start={eyed}", *split, "rates={}"])
-    with pytest.raises(MMCoreError, match="a model with an eye is for engine"):
-        shape(recipe)
-
-
 @pytest.mark.parametrize("lora", [0, 2])
 def test_sft_moves_what_it_says(lora: int, eyed: Path, tmp_path: Path) -> None:
     """From a folder of `mmcore init`: all but patches and the eye; or, by adapters, the core's matrices alone."""
@@ -198,7 +190,6 @@ def test_parts_learn_at_their_rates(config: MMCoreConfig) -> None:
     [
         (["rates.wings=0"], "no part 'wings'; known are: words, attention, text, visual, patches, eye, decoder"),
         (["rates.text=-1"], "rates must be 0 or more"),
-        (["rates.text=0", "engine.kind=deepspeed", "engine.zero=1", "optimizer.muon=0"], "rates of 0 are for"),
     ],
 )
 def test_wrong_rates(changes: list[str], message: str) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from mmcore.errors import MMCoreError
 from mmcore.quantize import STORED
-from mmcore.training.lora import AdaptedLinear, merged
+from mmcore.training.lora import IN, OUT, AdaptedLinear, merged
 
 
 @contextmanager
@@ -114,6 +114,10 @@ class Shards:
             raise MMCoreError(f"{self.folder}: {name} is not all there; copy the checkpoint again, all ranks' files")
         return torch.cat(parts) if parts else torch.empty(0)
 
+    def whole(self, name: str) -> Tensor:
+        """All of "KIND/WEIGHT", as far as the files go, flattened."""
+        return self.read(name, 0, max(stop for _, stop, _, _ in self.places[name]))
+
 
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Put the weights that a folder holds into a model, in place; all of them, and no others.
@@ -131,7 +135,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 @torch.no_grad()
 def load_averaged(model: nn.Module, checkpoint: Path) -> None:
-    """Put a checkpoint's averaged weights into a model, in place, whichever of the two forms it has.
+    """Put a checkpoint's averaged weights into a model, in place, in whichever of the two forms; adapters are merged.
 
     Raises:
         MMCoreError: not all of them are there.
@@ -140,4 +144,8 @@ def load_averaged(model: nn.Module, checkpoint: Path) -> None:
         return load_weights(model, checkpoint / "ema")
     with Shards(checkpoint / "shards") as shards:
         for name, p in model.named_parameters():
-            p.copy_(shards.read(f"ema/{name}", 0, p.numel()).view_as(p))
+            kind = "ema" if f"ema/{name}" in shards.places else "weight"  # what does not learn has no average
+            p.copy_(shards.read(f"{kind}/{name}", 0, p.numel()).view_as(p))
+            stem = f"ema/{name.removesuffix('weight')}"
+            if stem + OUT in shards.places:
+                p += shards.whole(stem + OUT).view(len(p), -1) @ shards.whole(stem + IN).view(-1, p.shape[1])

@@ -46,12 +46,17 @@ from torch import Tensor, nn
 
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel
+from mmcore.pyramid import PyramidDown, PyramidUp
 from mmcore.sequence import PackedSequence
 from mmcore.training.checkpoints import Shards
+from mmcore.training.lora import add_adapters
 from mmcore.training.optimizers import average
 from mmcore.training.plain import Engine
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import Recipe
+
+DATA_DEPENDENT = PyramidDown, PyramidUp
+"""Modules whose weights are used as often as a batch asks for; ZeRO 3 gathers the weights of each of them at once."""
 
 
 class Replicated(Engine):
@@ -69,11 +74,13 @@ class Replicated(Engine):
         """
         try:
             import deepspeed
+            from deepspeed.utils import set_z3_leaf_modules
         except ImportError as error:
             raise MMCoreError("engine.kind=deepspeed needs DeepSpeed: pip install mmcore[train]") from error
         os.environ.setdefault("LOCAL_RANK", "0")
         deepspeed.ops.__compatible_ops__ = {}  # else it compiles an extension for shared memory; gloo does without
         deepspeed.utils.logger.setLevel(logging.WARNING)
+        set_z3_leaf_modules(self.objective, list(DATA_DEPENDENT), raise_if_not_found=False)
         recipe = self.recipe
         stage: dict[str, object] = {"stage": recipe.engine.zero}
         if recipe.engine.offload:
@@ -123,11 +130,16 @@ class Piece:
 
 
 class Sharded(Replicated):
-    """Trains by DeepSpeed with ZeRO 1 to 3: each rank steps, averages and saves the float32 stretches that it owns."""
+    """Trains by DeepSpeed with ZeRO 1 to 3: each rank steps, averages and saves the float32 stretches that it owns.
+
+    What does not learn is split likewise, and kept as it was: DeepSpeed rounds its copy where it computes in bfloat16.
+    """
 
     def __init__(self, model: MMCoreModel, recipe: Recipe, ranks: Ranks) -> None:
+        still = {name: self.share(p.detach(), ranks) for name, p in model.named_parameters() if not p.requires_grad}
+        self.still = {name: piece for name, piece in still.items() if piece.length}
         super().__init__(model, recipe, ranks)
-        found = {name: self.piece(p) for name, p in self.model.named_parameters()}
+        found = {name: self.piece(p) for name, p in self.model.named_parameters() if p.requires_grad}
         self.pieces = {name: piece for name, piece in found.items() if piece.length}
         self.mean = {name: piece.within(piece.buffer).clone() for name, piece in self.pieces.items()}
         self.averages = 0
@@ -140,6 +152,15 @@ class Sharded(Replicated):
 
             zero.register_external_parameter(self.objective, self.model.embedding.weight)
         return driver
+
+    @staticmethod
+    def share(weight: Tensor, ranks: Ranks) -> Piece:
+        """A rank's stretch of a weight that does not learn, as a copy on the CPU."""
+        flat = weight.flatten()
+        held = -(-len(flat) // ranks.world)
+        start = min(ranks.rank * held, len(flat))
+        stretch = flat[start : start + held].to("cpu", torch.float32, copy=True)
+        return Piece(stretch, 0, start, len(stretch))
 
     def piece(self, p: nn.Parameter) -> Piece:
         """Where the float32 values of a weight are; of length 0 where none are on this rank."""
@@ -176,11 +197,15 @@ class Sharded(Replicated):
     @torch.no_grad()
     def averaged(self) -> MMCoreModel:
         """The averaged weights gathered from all ranks into a new model. All ranks ask for it together."""
-        model = MMCoreModel(self.model.config).to(self.device)
+        model = MMCoreModel(self.model.config)
+        if self.recipe.lora:
+            add_adapters(model, model.core.blocks, self.recipe.lora)
+        model.to(self.device)
         for name, p in model.named_parameters():
             p.zero_()
-            if piece := self.pieces.get(name):
-                p.flatten()[piece.start : piece.start + piece.length] = self.mean[name].to(self.device)
+            if piece := self.pieces.get(name) or self.still.get(name):
+                stretch = self.mean.get(name, piece.buffer)
+                p.flatten()[piece.start : piece.start + piece.length] = stretch.to(self.device)
             self.ranks.add(p)
         return model
 
@@ -194,11 +219,16 @@ class Sharded(Replicated):
             found |= {f"{kind}/{name}/{piece.start}": stretch for kind, stretch in kinds.items()}
         return found
 
+    @property
+    def stays(self) -> dict[str, Tensor]:
+        """The stretches that this rank owns of what does not learn, named likewise."""
+        return {f"weight/{name}/{piece.start}": piece.buffer for name, piece in self.still.items()}
+
     def save(self, folder: Path) -> None:
         """Write this rank's stretches of weights, averaged weights and optimizer state, as safetensors."""
         shards = folder / "shards"
         shards.mkdir(exist_ok=True)
-        held = {key: stretch.contiguous() for key, stretch in self.held().items()}
+        held = {key: stretch.contiguous() for key, stretch in (self.held() | self.stays).items()}
         save_file(held, shards / f"{self.ranks.rank:05d}-of-{self.ranks.world:05d}.safetensors")
         if self.ranks.rank == 0:
             self.model.config.save_pretrained(shards)
@@ -209,7 +239,8 @@ class Sharded(Replicated):
         """Read what `save` wrote, at any stage from 1 on and with any number of ranks.
 
         Raises:
-            MMCoreError: a file is missing, or of another model, or of a run whose state was not split.
+            MMCoreError: a file is missing, or of another model, or of a run whose state was not split; or what does
+                not learn is not what the run began with.
         """
         zero: Any = self.driver.optimizer
         try:
@@ -225,6 +256,12 @@ class Sharded(Replicated):
                 for key, stretch in self.held().items():
                     name, _, start = key.rpartition("/")
                     stretch.copy_(shards.read(name, int(start), int(start) + len(stretch)))
+                for key, stretch in self.stays.items():
+                    name, _, start = key.rpartition("/")
+                    if not torch.equal(stretch, shards.read(name, int(start), int(start) + len(stretch))):
+                        raise ValueError(
+                            f"{name} does not learn, and is not what it was; start from the same as before"
+                        )
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
             raise MMCoreError(f"{folder}: cannot resume: {error}") from error
         if self.recipe.engine.zero == 3:

@@ -1,10 +1,11 @@
 """Recall of what a long clip showed at its beginning, for a full, a hybrid and a linear core, each trained small.
 
-    python -m mmcore.training.needle 400 full hybrid linear        # steps, cores
+    python -m mmcore.training.needle 2000 full hybrid linear        # steps, cores
 
 A clip is read window by window. Its first window shows facts, each a patch that holds a glyph and a colour, among
-noise; all other windows are noise. Then it is asked which colour each glyph had. A core learns this on clips of up to
-TRAINED windows, and is asked at LENGTHS positions, behind a cache.
+noise; all other windows are noise. Then it is asked which colour each glyph had. A core learns this on clips of every
+number of windows up to TRAINED (of a few numbers, it learns those distances and no other), and is asked at LENGTHS
+positions, behind a cache.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ WINDOW = math.prod(GRID) + 3
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
 """Positions after which the colours are asked for."""
 
-TRAINED = (1, 2, 4, 8, 15)
-"""Windows of the clips of each fifth of training, beside those of the fifths before."""
+TRAINED = 15
+"""Most windows of a clip; of its steps the first half allows ever more of them, the second half all."""
 
 POSITIONS = 2048
 """Of a training step."""
@@ -136,10 +137,11 @@ def learn(model: MMCoreModel, steps: int) -> Iterator[float]:
     """Train a model, in place; yields the loss of each step."""
     optimizer = make_optimizer(model, Recipe(precision="fp32"))
     full = [group["lr"] for group in optimizer.param_groups]
+    draw = torch.Generator().manual_seed(0)
     model.train()
     for step in range(steps):
-        stage = step * len(TRAINED) // steps
-        windows = TRAINED[stage - step % (stage + 1)]
+        most = min(1 + 2 * step * TRAINED // steps, TRAINED)
+        windows = 1 + int(torch.randint(most, (), generator=draw))
         count = POSITIONS // (WINDOW * windows + 2 * GLYPHS)
         logits, colours = answers(model, lesson(model.config, [step * POSITIONS + i for i in range(count)], windows))
         loss = F.cross_entropy(logits, colours)

@@ -194,14 +194,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.keep < 1:
             raise MMCoreError(f"keep must be at least 1, got {self.keep}")
-        if self.engine.zero and self.lora:
-            raise MMCoreError(f"lora={self.lora} is for engine.zero=0: adapters are too small to be split over ranks")
         if unknown := self.rates.keys() - PARTS.keys():
             raise MMCoreError(f"rates: no part {min(unknown)!r}; known are: {', '.join(PARTS)}")
         if any(rate < 0 for rate in self.rates.values()):
             raise MMCoreError(f"rates must be 0 or more, got {self.rates}")
-        if self.engine.zero and 0 in self.rates.values():
-            raise MMCoreError("rates of 0 are for engine.zero=0: weights that stay are not split over ranks yet")
         if self.engine.zero and self.optimizer.muon:
             raise MMCoreError(
                 f"engine.zero={self.engine.zero} leaves each rank pieces of matrices, and Muon needs whole ones, with "

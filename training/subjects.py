@@ -148,12 +148,9 @@ def shape(recipe: Recipe) -> MMCoreConfig:
     """The configuration of the model that a recipe trains.
 
     Raises:
-        MMCoreError: there is nothing to start from, or what is cannot be split so; or a size does not fill the grid of
-            patches, or has no room.
+        MMCoreError: there is nothing to start from; or a size does not fill the grid of patches, or has no room.
     """
     config = begun_shape(recipe)
-    if config.eye and recipe.engine.zero:
-        raise MMCoreError(f"{recipe.start}: a model with an eye is for engine.zero=0: it is not split over ranks yet")
     config.sizes = recipe.sizes or config.sizes
     for size in config.sizes:
         if min(size) < 1:
