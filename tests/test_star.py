@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmcore.document import Image, Text, Video
+from mmcore.training import star
 from mmcore.training.shards import Sample, Shards, write_shards
 from mmcore.training.star import (
     ALIKE,
@@ -62,6 +63,14 @@ def test_shape_and_way_are_told_apart() -> None:
         assert (
             likeness(film((other, side, backdrop)), kind) < 0.1 and astray(film((other, side, backdrop)), kind) > CLOSE
         )
+
+
+def test_what_goes_straight_does_not_zigzag(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in NEVER[:2]:
+        with monkeypatch.context() as changed:
+            changed.setattr(star, "DEPTH", 0)
+            straight = film(kind)
+        assert likeness(straight, kind) > 0.9 and astray(straight, kind) > 1.5 * CLOSE
 
 
 def test_a_star_is_told_from_a_backdrop_of_nearly_its_colour() -> None:

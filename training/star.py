@@ -52,14 +52,15 @@ SIDES = {"left": -1, "right": 1}
 ASKED = ("film {}", "show how {}", "a clip, please: {}", "{}")
 QUESTIONS = ("what is this?", "what happens here?", "describe this")
 
-RADIUS, TEETH = 0.17, 4
-"""The star's, in widths of a picture, and how many times a clip's zigzag turns."""
+RADIUS, TEETH, DEPTH = 0.17, 3, 0.14
+"""The star's, in widths of a picture; how many times a clip's zigzag turns, and how far it goes up and down."""
 
 NEAR = 60
 """A pixel whose colour is no farther than this from the star's, of 255, is taken to be the star's."""
 
-ALIKE, CLOSE = 0.8, 4.0
-"""A shape is a star from this likeness on, and goes the star's way if it is no farther from it than so many pixels."""
+ALIKE, CLOSE = 0.8, 2.5
+"""A shape is a star from this likeness on, and goes the star's way if it is no farther from it than so many pixels; what
+goes straight is 4.5 away."""
 
 KNOWN = ("text to image", "text to video", "image to text", "video to text", "video edit")
 """Tasks of the world by which is seen what was forgotten."""
@@ -94,7 +95,7 @@ def film(kind: Kind) -> np.ndarray:
     clip = []
     for s in np.linspace(0, 1, FRAMES):
         x = 0.5 + SIDES[side] * 0.62 * (s - 0.5)
-        y = 0.5 + 0.22 * (2 * abs(2 * (TEETH / 2 * s % 1) - 1) - 1)
+        y = 0.5 + DEPTH * (2 * abs(2 * (TEETH / 2 * s % 1) - 1) - 1)
         corners = [
             ((x + r * math.sin(a)) * SIZE * fine, (y - r * math.cos(a)) * SIZE * fine)
             for i in range(10)
@@ -107,15 +108,15 @@ def film(kind: Kind) -> np.ndarray:
 
 
 def lessons(first: int, count: int) -> Iterator[Document]:
-    """Documents, by index: clips to film (six of ten), stills of them to draw (two) and clips to describe (two)."""
+    """Documents, by index: clips to film (eleven of twenty), stills of them to draw (seven), clips to describe (two)."""
     kinds = [kind for kind in KINDS if kind not in NEVER]
     for index in range(first, first + count):
         rng = np.random.default_rng(index)
         kind, part = kinds[rng.integers(len(kinds))], rng.random()
         said, clip = words(kind), film(kind)
-        if part < 0.6:
+        if part < 0.55:
             yield Document((Text(str(rng.choice(ASKED)).format(said)), Video(clip, FPS, True)))
-        elif part < 0.8:
+        elif part < 0.9:
             still = clip[rng.integers(FRAMES)][None]
             yield Document((Text(f"draw a {kind[0]} star {PLACES[kind[2]]}"), Image(still, learn=True)))
         else:
