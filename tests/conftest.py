@@ -21,6 +21,12 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 WORDS = "a red ball and a blue cube stand still make it green what is this describe now the first one 0 1 2 3 . ? !"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A core for each worker."""
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def one_seed() -> None:
     torch.manual_seed(0)

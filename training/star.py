@@ -3,7 +3,7 @@
     python -m mmcore.training.star runs/star                               # all weights
     python -m mmcore.training.star runs/star lora=8 optimizer.adam=2e-3    # adapters alone
 
-It writes shards, scores the bundled model, tunes it by the recipe `finetune`, one document in three being the world's
+It writes shards, scores the bundled model, tunes it by the recipe `finetune`, one document in five being the world's
 so that less is forgotten, and scores it again: on stars in colours and places that were held out, and on what it could
 do before. What follows RUN changes the recipe. To tune a model on documents of your own, only `lessons` would be
 another function.
@@ -58,9 +58,11 @@ RADIUS, TEETH, DEPTH = 0.17, 3, 0.14
 NEAR = 60
 """A pixel whose colour is no farther than this from the star's, of 255, is taken to be the star's."""
 
-ALIKE, CLOSE = 0.8, 2.5
-"""A shape is a star from this likeness on, and goes the star's way if it is no farther from it than so many pixels; what
-goes straight is 4.5 away."""
+CLOSE = 2.5
+"""A star goes its way if it is no farther from it than so many pixels; what goes straight is 4.5 away."""
+
+LIKE = 0.5
+"""Less than this overlap with a star is no shape at all."""
 
 KNOWN = ("text to image", "text to video", "image to text", "video to text", "video edit")
 """Tasks of the world by which is seen what was forgotten."""
@@ -108,7 +110,7 @@ def film(kind: Kind) -> np.ndarray:
 
 
 def lessons(first: int, count: int) -> Iterator[Document]:
-    """Documents, by index: clips to film (eleven of twenty), stills of them to draw (seven), clips to describe (two)."""
+    """Documents, by index: clips to film (eleven of twenty), their stills to draw (seven), clips to describe (two)."""
     kinds = [kind for kind in KINDS if kind not in NEVER]
     for index in range(first, first + count):
         rng = np.random.default_rng(index)
@@ -141,14 +143,34 @@ def centres(pixels: np.ndarray) -> np.ndarray:
     return np.stack([place.mean(0) if len(place) else np.full(2, np.inf) for place in places])
 
 
-def likeness(clip: np.ndarray, kind: Kind) -> float:
-    """How well a clip's shapes fit the true star, wherever they are, in [0, 1]; a disc of its size reaches 0.66.
+def shapes(true: np.ndarray) -> dict[str, np.ndarray]:
+    """A star's pixels (FRAMES, SIZE, SIZE) bool, and other shapes of its size in its places."""
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    found: dict[str, list[np.ndarray]] = {"disc": [], "square": [], "triangle": []}
+    for frame, (y, x) in zip(true, centres(true), strict=True):
+        area, down, across = frame.sum(), rows - y, columns - x
+        height = math.sqrt(2 * area)
+        found["disc"].append(down**2 + across**2 <= area / math.pi)
+        found["square"].append(np.maximum(abs(down), abs(across)) <= math.sqrt(area) / 2)
+        found["triangle"].append((down <= height / 3) & (2 * abs(across) <= down + height * 2 / 3))
+    return {"star": true} | {name: np.stack(frames) for name, frames in found.items()}
 
-    It is the overlap after each frame's shape has been moved onto the star.
+
+def likeness(clip: np.ndarray, kind: Kind) -> dict[str, float]:
+    """How well a clip's shapes fit a star, and other shapes of its size, wherever they are, each in [0, 1].
+
+    It is the overlap after each frame's shape has been moved onto the true one; a disc's with the star is 0.66.
     """
     found, true = star_pixels(clip, kind), star_pixels(film(kind), kind)
     way = np.nan_to_num(centres(true) - centres(found), posinf=0, neginf=0).round().astype(int)
-    return overlap(np.stack([np.roll(frame, by, (0, 1)) for frame, by in zip(found, way, strict=True)]), true)
+    moved = np.stack([np.roll(frame, by, (0, 1)) for frame, by in zip(found, way, strict=True)])
+    return {name: overlap(moved, shape) for name, shape in shapes(true).items()}
+
+
+def is_star(clip: np.ndarray, kind: Kind) -> bool:
+    """Whether a clip's shapes are more like a star than like a disc, a square or a triangle of its size."""
+    found = likeness(clip, kind)
+    return found["star"] >= LIKE and max(found, key=lambda name: found[name]) == "star"
 
 
 def astray(clip: np.ndarray, kind: Kind) -> float:
@@ -164,7 +186,8 @@ def stars(pipeline: Pipeline) -> dict[str, float]:
     filmed, told = pipeline.reply(asked), pipeline.reply(shown)
     clips = [(reply.media[0].frames, kind) for reply, kind in zip(filmed, NEVER, strict=True)]
     return {
-        "a star's clip, shape": fmean(likeness(*clip) >= ALIKE for clip in clips),
+        "a star's clip, overlap": fmean(likeness(*clip)["star"] for clip in clips),
+        "a star's clip, shape": fmean(is_star(*clip) for clip in clips),
         "a star's clip, zigzag": fmean(astray(*clip) <= CLOSE for clip in clips),
         "a star's clip in words": fmean(
             reply.text.strip() == words(kind) for reply, kind in zip(told, NEVER, strict=True)
@@ -184,7 +207,7 @@ def main(run: Path, changes: list[str]) -> None:
     for name, first, count in (("lessons", 0, DOCUMENTS), ("held-out", DOCUMENTS, HELD_OUT)):
         if not (run / name).exists():
             write_shards(map(Sample.of, lessons(first, count)), run / name)
-    named = [f"start={bundled}", f"data={{{json.dumps(str(run / 'lessons'))}=2, world=1}}"]
+    named = [f"start={bundled}", f"data={{{json.dumps(str(run / 'lessons'))}=4, world=1}}", "mixture=whole", "solids=3"]
     named += [f"validation.data={run / 'held-out'}"]
     recipe = load_recipe("finetune", [*named, "validation.every=50", *changes])
     before = scores(load(bundled))
