@@ -41,9 +41,11 @@ def main(folder: Path) -> None:
 
 
 def talk(page: Page) -> None:
-    """Take the first start, then ask for an edit of what came."""
+    """Take the first start, then choose what came, and ask for an edit of it."""
     page.locator(".start").first.click()
     page.wait_for_function(WHOLE, arg=1)
+    page.get_by_role("button", name="Edit this").click()
+    page.wait_for_selector(".subject")
     page.locator("#box textarea").fill("make the ball blue")
     page.keyboard.press("Enter")
     page.wait_for_function(WHOLE, arg=2)
