@@ -61,7 +61,7 @@ def test_shape_and_way_are_told_apart() -> None:
         for other in (away, still):
             assert is_star(other, kind) and astray(other, kind) > 2 * CLOSE, "elsewhere"
         for name, pixels in shapes(star_pixels(true, kind)).items():
-            drawn = np.where(pixels[..., None], np.uint8(COLOURS[colour]), _empty(backdrop))
+            drawn = np.where(pixels[..., None], np.array(COLOURS[colour], np.uint8), _empty(backdrop))
             for made in (drawn, soft(drawn)):
                 found = likeness(made, kind)
                 assert max(found, key=lambda shape: found[shape]) == name and is_star(made, kind) == (name == "star")
