@@ -1,9 +1,9 @@
 """Runs that are killed at random moments, again and again, until they end: python tests/kill_run.py FOLDER KILLS SEED
 
-First one run goes unbroken; then others are killed (SIGKILL) after a time drawn between nothing and a third of what
-that one took, and started again, until so many have been. Each that ends, the last with no more kills, must have logged
-the very same losses. What happened is printed as JSON. Runs are forked from this process, which has imported all and
-done nothing, so that starting again costs little.
+First one run goes unbroken; then others are killed (SIGKILL) up to four steps after they were last, at a moment drawn
+within the next step or two, and started again, until so many have been. Each that ends, the last with no more kills,
+must have logged the very same losses. What happened is printed as JSON. Runs are forked from this process, which has
+imported all and done nothing, so that starting again costs little.
 """
 
 from __future__ import annotations
@@ -33,11 +33,18 @@ def run(folder: Path) -> None:
     train(load_recipe("debug", changes), folder, documents, workers=0)
 
 
-def live(folder: Path, seconds: float | None) -> bool:
-    """Start a run, and kill it after some time, if it has not ended by then; whether it was killed."""
+def last_step(folder: Path) -> int:
+    """The last step that a run has logged."""
+    return int(max((line["step"] for line in read_log(folder)), default=0))
+
+
+def live(folder: Path, step: int | None = None, seconds: float = 0.0) -> bool:
+    """Start a run, and kill it some time after it has logged a step, if it has not ended by then; whether it was."""
     process = multiprocessing.get_context("fork").Process(target=run, args=(folder,))
     process.start()
-    process.join(seconds)
+    while step is not None and process.exitcode is None and last_step(folder) < step:
+        process.join(0.005)
+    process.join(None if step is None else seconds)
     killed = process.exitcode is None
     if killed:
         process.kill()
@@ -64,15 +71,17 @@ def main(where: Path, kills: int, seed: int) -> dict[str, object]:
 
     began = time.perf_counter()
     whole = begin("whole")
-    live(whole, None)
+    live(whole)
     took = time.perf_counter() - began
     expected, left, ended, reached = losses(whole), kills, 0, list[int]()
     assert [line["step"] for line in expected if "text" in line] == list(range(1, STEPS + 1))
     while left or not ended:
         folder = begin(f"killed-{ended}")
-        while live(folder, drawn.uniform(0, took / 3) if left else None):
+        while left and live(folder, last_step(folder) + drawn.randint(0, 4), drawn.uniform(0, 2 * took / STEPS)):
             left -= 1
-            reached.append(int(max((line["step"] for line in read_log(folder)), default=0)))
+            reached.append(last_step(folder))
+        if not left:
+            live(folder)
         if losses(folder) != expected:
             raise SystemExit(f"{folder}: other losses than the unbroken run of {whole}")
         ended += 1
