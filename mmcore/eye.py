@@ -99,19 +99,25 @@ class Eye(nn.Module):
         side = self.grid * self.patch
         features = self.features(looks if len(looks) else looks.new_zeros(1, side, side, 3)).float()
         features = rearrange(features, "n y x e -> n e y x")
+        out = features.new_zeros(*is_seen.shape, self.project.out_features)
         groups = find_planes(grid, is_seen)
-        order = torch.cat([group.where[:, 0] for group in groups]).argsort().argsort() if groups else looks.new_zeros(0)
+        if not groups:
+            return out + 0 * self._said([features])[0].sum()
         sizes = [len(group.where) for group in groups]
+        order = torch.cat([group.where[:, 0] for group in groups]).argsort().argsort().split(sizes)
         seen = [
             F.interpolate(features[places], group.size, mode="bilinear", antialias=True)
-            for group, places in zip(groups, order.split(sizes), strict=True)
+            for group, places in zip(groups, order, strict=True)
         ]
-        rows = [rearrange(part, "n e y x -> (n y x) e") for part in seen or [features]]
-        said = self.project(self.norm(torch.cat(rows).to(self.project.weight.dtype)))
-        out = features.new_zeros(*is_seen.shape, self.project.out_features) + 0 * said.sum()
-        for group, part in zip(groups, said.split([len(part) for part in rows]), strict=False):
-            out = group.write(out, part.unflatten(0, (-1, *group.size)))
+        for group, said in zip(groups, self._said(seen), strict=True):
+            out = group.write(out, said)
         return out
+
+    def _said(self, seen: list[Tensor]) -> list[Tensor]:
+        """Features (n, E, Y, X) of several sizes, through norm and projection together: each (n, Y, X, D)."""
+        rows = [rearrange(part, "n e y x -> (n y x) e") for part in seen]
+        said = self.project(self.norm(torch.cat(rows).to(self.project.weight.dtype))).split([len(r) for r in rows])
+        return [s.unflatten(0, (len(part), *part.shape[2:])) for s, part in zip(said, seen, strict=True)]
 
 
 def tower_config(table: dict[str, Any]) -> Any:

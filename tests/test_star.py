@@ -14,8 +14,8 @@ from mmcore.training.star import (
     CLOSE,
     KINDS,
     NEVER,
-    _empty,
     astray,
+    empty,
     film,
     is_star,
     lessons,
@@ -61,14 +61,14 @@ def test_shape_and_way_are_told_apart() -> None:
         for other in (away, still):
             assert is_star(other, kind) and astray(other, kind) > 2 * CLOSE, "elsewhere"
         for name, pixels in shapes(star_pixels(true, kind)).items():
-            drawn = np.where(pixels[..., None], np.array(COLOURS[colour], np.uint8), _empty(backdrop))
+            drawn = np.where(pixels[..., None], np.array(COLOURS[colour], np.uint8), empty(backdrop))
             for made in (drawn, soft(drawn)):
                 found = likeness(made, kind)
                 assert max(found, key=lambda shape: found[shape]) == name and is_star(made, kind) == (name == "star")
                 assert astray(made, kind) < 1, "on its way"
         other = film(("green" if colour != "green" else "red", side, backdrop))
         assert not is_star(other, kind) and astray(other, kind) > CLOSE
-        assert not is_star(_empty(backdrop)[None].repeat(len(true), 0), kind)
+        assert not is_star(empty(backdrop)[None].repeat(len(true), 0), kind)
 
 
 def test_what_goes_straight_does_not_zigzag(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,11 @@ class Shards:
             raise MMCoreError(f"{self.folder}: {name} is not all there; copy the checkpoint again, all ranks' files")
         return torch.cat(parts) if parts else torch.empty(0)
 
+    def stretch(self, key: str, length: int) -> Tensor:
+        """The stretch that "KIND/WEIGHT/START" begins, of this length; see `read`."""
+        name, _, start = key.rpartition("/")
+        return self.read(name, int(start), int(start) + length)
+
     def whole(self, name: str) -> Tensor:
         """All of "KIND/WEIGHT", as far as the files go, flattened."""
         return self.read(name, 0, max(stop for _, stop, _, _ in self.places[name]))
@@ -144,8 +149,10 @@ def load_averaged(model: nn.Module, checkpoint: Path) -> None:
         return load_weights(model, checkpoint / "ema")
     with Shards(checkpoint / "shards") as shards:
         for name, p in model.named_parameters():
-            kind = "ema" if f"ema/{name}" in shards.places else "weight"  # what does not learn has no average
-            p.copy_(shards.read(f"{kind}/{name}", 0, p.numel()).view_as(p))
-            stem = f"ema/{name.removesuffix('weight')}"
-            if stem + OUT in shards.places:
-                p += shards.whole(stem + OUT).view(len(p), -1) @ shards.whole(stem + IN).view(-1, p.shape[1])
+            kind = "ema" if f"ema/{name}" in shards.places else "weight"  # frozen weights have no average
+            found = {name: shards.read(f"{kind}/{name}", 0, p.numel()).view_as(p)}
+            stem = name.removesuffix("weight")
+            if f"ema/{stem}{OUT}" in shards.places:
+                found[stem + OUT] = shards.whole(f"ema/{stem}{OUT}").view(len(p), -1)
+                found[stem + IN] = shards.whole(f"ema/{stem}{IN}").view(-1, p.shape[1])
+            p.copy_(merged(found)[name])

@@ -132,12 +132,12 @@ class Piece:
 class Sharded(Replicated):
     """Trains by DeepSpeed with ZeRO 1 to 3: each rank steps, averages and saves the float32 stretches that it owns.
 
-    What does not learn is split likewise, and kept as it was: DeepSpeed rounds its copy where it computes in bfloat16.
+    Frozen weights are split likewise, and kept as they were: DeepSpeed rounds its copy where it computes in bfloat16.
     """
 
     def __init__(self, model: MMCoreModel, recipe: Recipe, ranks: Ranks) -> None:
-        still = {name: self.share(p.detach(), ranks) for name, p in model.named_parameters() if not p.requires_grad}
-        self.still = {name: piece for name, piece in still.items() if piece.length}
+        frozen = {name: self.share(p.detach(), ranks) for name, p in model.named_parameters() if not p.requires_grad}
+        self.frozen = {name: piece for name, piece in frozen.items() if piece.length}
         super().__init__(model, recipe, ranks)
         found = {name: self.piece(p) for name, p in self.model.named_parameters() if p.requires_grad}
         self.pieces = {name: piece for name, piece in found.items() if piece.length}
@@ -155,7 +155,7 @@ class Sharded(Replicated):
 
     @staticmethod
     def share(weight: Tensor, ranks: Ranks) -> Piece:
-        """A rank's stretch of a weight that does not learn, as a copy on the CPU."""
+        """A rank's stretch of a frozen weight, as a copy on the CPU."""
         flat = weight.flatten()
         held = -(-len(flat) // ranks.world)
         start = min(ranks.rank * held, len(flat))
@@ -203,7 +203,7 @@ class Sharded(Replicated):
         model.to(self.device)
         for name, p in model.named_parameters():
             p.zero_()
-            if piece := self.pieces.get(name) or self.still.get(name):
+            if piece := self.pieces.get(name) or self.frozen.get(name):
                 stretch = self.mean.get(name, piece.buffer)
                 p.flatten()[piece.start : piece.start + piece.length] = stretch.to(self.device)
             self.ranks.add(p)
@@ -219,16 +219,15 @@ class Sharded(Replicated):
             found |= {f"{kind}/{name}/{piece.start}": stretch for kind, stretch in kinds.items()}
         return found
 
-    @property
-    def stays(self) -> dict[str, Tensor]:
-        """The stretches that this rank owns of what does not learn, named likewise."""
-        return {f"weight/{name}/{piece.start}": piece.buffer for name, piece in self.still.items()}
+    def held_frozen(self) -> dict[str, Tensor]:
+        """Its stretches of frozen weights, named likewise."""
+        return {f"weight/{name}/{piece.start}": piece.buffer for name, piece in self.frozen.items()}
 
     def save(self, folder: Path) -> None:
         """Write this rank's stretches of weights, averaged weights and optimizer state, as safetensors."""
         shards = folder / "shards"
         shards.mkdir(exist_ok=True)
-        held = {key: stretch.contiguous() for key, stretch in (self.held() | self.stays).items()}
+        held = {key: stretch.contiguous() for key, stretch in (self.held() | self.held_frozen()).items()}
         save_file(held, shards / f"{self.ranks.rank:05d}-of-{self.ranks.world:05d}.safetensors")
         if self.ranks.rank == 0:
             self.model.config.save_pretrained(shards)
@@ -239,8 +238,8 @@ class Sharded(Replicated):
         """Read what `save` wrote, at any stage from 1 on and with any number of ranks.
 
         Raises:
-            MMCoreError: a file is missing, or of another model, or of a run whose state was not split; or what does
-                not learn is not what the run began with.
+            MMCoreError: a file is missing, or of another model, or of a run whose state was not split; or what is
+                frozen is not what the run began with.
         """
         zero: Any = self.driver.optimizer
         try:
@@ -254,14 +253,10 @@ class Sharded(Replicated):
                 zero.checkpoint_event_prologue()
             with Shards(folder / "shards") as shards:
                 for key, stretch in self.held().items():
-                    name, _, start = key.rpartition("/")
-                    stretch.copy_(shards.read(name, int(start), int(start) + len(stretch)))
-                for key, stretch in self.stays.items():
-                    name, _, start = key.rpartition("/")
-                    if not torch.equal(stretch, shards.read(name, int(start), int(start) + len(stretch))):
-                        raise ValueError(
-                            f"{name} does not learn, and is not what it was; start from the same as before"
-                        )
+                    stretch.copy_(shards.stretch(key, len(stretch)))
+                for key, stretch in self.held_frozen().items():
+                    if not torch.equal(stretch, shards.stretch(key, len(stretch))):
+                        raise ValueError(f"{key} is frozen, and not what it was; start from the same as before")
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
             raise MMCoreError(f"{folder}: cannot resume: {error}") from error
         if self.recipe.engine.zero == 3:

@@ -85,7 +85,7 @@ def words(kind: Kind) -> str:
 
 
 @cache
-def _empty(backdrop: str) -> np.ndarray:
+def empty(backdrop: str) -> np.ndarray:
     """(SIZE, SIZE, 3) uint8."""
     return render(Scene((), backdrop), 1, (SIZE, SIZE))[0]
 
@@ -103,7 +103,7 @@ def film(kind: Kind) -> np.ndarray:
             for i in range(10)
             for a, r in [(i * math.pi / 5, RADIUS if i % 2 == 0 else RADIUS * 0.45)]
         ]
-        large = Picture.fromarray(_empty(backdrop)).resize((SIZE * fine, SIZE * fine))
+        large = Picture.fromarray(empty(backdrop)).resize((SIZE * fine, SIZE * fine))
         ImageDraw.Draw(large).polygon(corners, COLOURS[colour])
         clip.append(np.asarray(large.resize((SIZE, SIZE), Picture.Resampling.BOX)))
     return np.stack(clip)
@@ -127,7 +127,7 @@ def lessons(first: int, count: int) -> Iterator[Document]:
 
 def star_pixels(clip: np.ndarray, kind: Kind) -> np.ndarray:
     """Where a clip (FRAMES, SIZE, SIZE, 3) has the star's colour, not the backdrop's: (FRAMES, SIZE, SIZE) bool."""
-    star, ground = (np.abs(clip.astype(int) - colour).max(-1) for colour in (COLOURS[kind[0]], _empty(kind[2])))
+    star, ground = (np.abs(clip.astype(int) - colour).max(-1) for colour in (COLOURS[kind[0]], empty(kind[2])))
     return (star <= NEAR) & (star < ground)
 
 

@@ -1,6 +1,4 @@
-"""Split over ranks: weights that do not learn (frozen parts, beneath adapters, an eye), and what one rank has no use
-for in a batch.
-"""
+"""Split over ranks: frozen weights (parts, beneath adapters, an eye), and what a rank's batch leaves unused."""
 
 from __future__ import annotations
 
@@ -14,8 +12,6 @@ import torch
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.model import MMCoreModel, part_of
 from mmcore.training.checkpoints import load_averaged
-from mmcore.training.recipe import load_recipe
-from mmcore.training.subjects import begun_shape
 from tests.test_engine import (  # type: ignore[import-not-found]
     HERE,
     TOLERANCE,
@@ -29,8 +25,7 @@ from tests.test_engine import (  # type: ignore[import-not-found]
 )
 from tests.test_eye import saved_tower, seeing, speak  # type: ignore[import-not-found]
 
-STILL, LORA = "rates={attention=0}", "lora=2"
-WAYS = {"still": STILL, "lora": LORA, "bare": "", "eye": ""}
+WAYS = {"frozen": "rates={attention=0}", "lora": "lora=2", "bare": "", "eye": ""}
 """Changes to a recipe; the last two learn from documents of which every other one has nothing but words."""
 
 
@@ -66,8 +61,8 @@ def two(one: Path, start: str, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Runs of two ranks; one computes in bfloat16, the last is killed in its fourth step."""
     where = tmp_path_factory.mktemp("two")
     jobs = [some(where / f"{way}{zero}", start, way, *sharded(zero)) for way in WAYS for zero in (2, 3)]
-    jobs += [some(where / "rounded", start, "still", *sharded(1), "precision='bf16'", average=True)]
-    jobs += [some(where / "killed", start, "still", *sharded(3), die=(1, 4, "step"))]
+    jobs += [some(where / "rounded", start, "frozen", *sharded(1), "precision='bf16'", average=True)]
+    jobs += [some(where / "killed", start, "frozen", *sharded(3), die=(1, 4, "step"))]
     launch(jobs, where, torchrun(free_port()), dies=True)
     return where
 
@@ -84,37 +79,32 @@ def averaged(run: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("zero", [2, 3])
 @pytest.mark.parametrize("way", list(WAYS))
 def test_split_equals_whole(one: Path, two: Path, way: str, zero: int) -> None:
-    """The same losses and norms, and the same averages; to the bit what does not learn."""
+    """The same losses and norms, and the same averages; to the bit what is frozen."""
     plain = numbers(one / way)
     assert len(plain) == 4
     np.testing.assert_allclose(numbers(two / f"{way}{zero}"), plain, rtol=TOLERANCE, atol=2e-5)
     expected, found = averaged(one / way), averaged(two / f"{way}{zero}")
-    stays = {"still": "attention", "eye": "eye", "lora": "decoder", "bare": None}[way]
+    frozen = {"frozen": "attention", "eye": "eye", "lora": "decoder", "bare": None}[way]
     for name, weight in expected.items():
-        still = part_of(name) == stays
-        torch.testing.assert_close(found[name], weight, rtol=0, atol=0 if still else 1e-4, msg=name)
+        atol = 0 if part_of(name) == frozen else 1e-4
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=atol, msg=name)
 
 
-def test_what_does_not_learn_is_not_rounded(one: Path, two: Path) -> None:
+def test_what_is_frozen_is_not_rounded(one: Path, two: Path) -> None:
     """Where it computes in bfloat16 too, in a checkpoint and in the gathered average."""
-    begun = averaged(one / "still")
+    begun = averaged(one / "frozen")
     gathered = MMCoreModel.from_pretrained(two / "rounded" / "averaged").state_dict()
     for found in (averaged(two / "rounded"), gathered):
-        still = [name for name in begun if part_of(name) == "attention"]
-        assert still and all(torch.equal(found[name], begun[name]) for name in still)
+        frozen = [name for name in begun if part_of(name) == "attention"]
+        assert frozen and all(torch.equal(found[name], begun[name]) for name in frozen)
 
 
 def test_a_killed_run_goes_on_from_what_it_began_with(one: Path, two: Path, start: str, tmp_path: Path) -> None:
     """At another stage and in one process; and from something else it does not."""
     for name in ("on", "other"):
         shutil.copytree(two / "killed", tmp_path / name)
-    jobs = [some(tmp_path / "on", start, "still", *sharded(2))]
-    jobs += [some(tmp_path / "other", start, "still", *sharded(2), "seed=1")]
+    jobs = [some(tmp_path / "on", start, "frozen", *sharded(2))]
+    jobs += [some(tmp_path / "other", start, "frozen", *sharded(2), "seed=1")]
     launch(jobs, tmp_path, dies=True)
-    np.testing.assert_allclose(numbers(tmp_path / "on"), numbers(one / "still"), rtol=TOLERANCE, atol=2e-5)
-    assert "does not learn, and is not what it was" in (tmp_path / "jobs-0-0.err").read_text()
-
-
-def test_the_shape_to_start_from_has_the_eye(start: str) -> None:
-    recipe = load_recipe("debug", ["preset=start", start, *sharded(3)])
-    assert begun_shape(recipe).eye
+    np.testing.assert_allclose(numbers(tmp_path / "on"), numbers(one / "frozen"), rtol=TOLERANCE, atol=2e-5)
+    assert "is frozen, and not what it was" in (tmp_path / "jobs-0-0.err").read_text()
