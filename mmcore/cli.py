@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--frames", type=int, default=17, help="frames of a clip (default 17)")
     made.add_argument("--fps", type=float, default=8.0, help="their rate (default 8)")
 
-    made = command("train", "train a model", "mmcore train tiny --out runs/tiny steps=500", model=False)
+    made = command("train", "train a model", "mmcore train tiny start=mmcore/bundled steps=500", model=False)
     made.add_argument("recipe", help="a bundled recipe's name or a .toml file")
     made.add_argument("changes", nargs="*", metavar="key=value", help="lines of the recipe to change")
     made.add_argument("--out", help="the run's folder (default: runs/RECIPE); a run that has begun goes on")

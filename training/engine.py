@@ -11,7 +11,7 @@ The loop in `training/train.py` knows nothing of this but these methods. `Engine
 arXiv 1910.02054). The three take the same steps. A run is started by any of
 
     mmcore train tiny                                                                     # one process
-    mmcore train tiny engine.kind=deepspeed engine.zero=2 optimizer.muon=0                # the same, by DeepSpeed
+    mmcore train reading engine.kind=deepspeed engine.zero=2 optimizer.muon=0             # by DeepSpeed, state split
     torchrun --nproc-per-node 8 -m mmcore train tiny engine.kind=deepspeed engine.batches=8
     deepspeed --num_gpus 8 --no_local_rank --module mmcore train tiny engine.kind=deepspeed engine.batches=8
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \

@@ -131,6 +131,8 @@ class Recipe:
         preset: one of `mmcore.config.PRESETS`; "start" takes shape and vocabulary of what the run begins with.
         linear: how many of each four blocks of the core have linear attention (see `MMCoreConfig`); 3 is the hybrid.
         start: a run, or a model's folder, whose weights and tokenizer this run begins with; "" begins from nothing.
+        after: the recipe that comes before, by name in a file and by path here. Its run lies beside this one's, is made
+            or finished first, and is what this one starts from; "" for none, and where `start` is given.
         data: folders of shards, each with its weight in the mixture; the name "world" is the procedural world, as is
             an empty table. In a file or on the command line a single folder's path is enough.
         rates: learning rates of parts of the model (`mmcore.model.PARTS`), as shares of the optimizer's; 0 freezes a
@@ -165,6 +167,7 @@ class Recipe:
     preset: str = "tiny"
     linear: int = 0
     start: str = ""
+    after: str = ""
     data: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     lora: int = 0
@@ -212,8 +215,21 @@ def load_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> 
         name: a bundled recipe's name, or the path of a TOML file.
         changes: "key=value" or "table.key=value", values as in TOML; they win.
     Raises:
-        MMCoreError: no such recipe, a broken file, an unknown key, or a value of the wrong type.
+        MMCoreError: no such recipe, a broken file, an unknown key, or a value of the wrong type, in this recipe or in
+            one that comes before.
     """
+    recipe = _read(name, changes)
+    behind, earlier = [Path(name).stem], recipe
+    while earlier.after:
+        behind.append(Path(earlier.after).stem)
+        if behind[-1] in behind[:-1]:
+            raise MMCoreError(f"{name}: recipes come after each other in a circle: {' after '.join(behind)}")
+        earlier = _read(earlier.after)
+    return recipe
+
+
+def _read(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read one recipe, not those that come before."""
     path = Path(name)
     if path.suffix != ".toml":
         path = RECIPES / f"{name}.toml"
@@ -228,6 +244,8 @@ def load_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> 
         _apply(table, change)
     if isinstance(folder := table.get("data"), str):
         table["data"] = {folder: 1.0}
+    if before := table.pop("after", ""):
+        table["after"] = "" if table.get("start") else str(path.with_name(f"{before}.toml"))
     recipe = from_table(Recipe, table, str(path))
     if recipe.preset not in (*PRESETS, "start"):
         raise MMCoreError(f"{path}: preset must be one of {', '.join(PRESETS)}, start, got {recipe.preset!r}")

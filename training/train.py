@@ -1,6 +1,6 @@
 """The loop: batches in, checkpoints, a log and samples out. One loop for every scale.
 
-    mmcore train tiny --out runs/tiny            # goes on from runs/tiny if that has begun
+    mmcore train tiny --out runs/tiny            # what comes before it lies in runs, too; goes on where it was stopped
     mmcore train debug steps=10
     torchrun --nproc-per-node 2 -m mmcore train debug engine.kind=deepspeed engine.batches=2
 
@@ -31,7 +31,7 @@ from mmcore.training.log import Log
 from mmcore.training.meter import Meter, Report
 from mmcore.training.plain import Stepper
 from mmcore.training.ranks import join
-from mmcore.training.recipe import Recipe
+from mmcore.training.recipe import Recipe, load_recipe
 from mmcore.training.saving import load_position, save_checkpoint
 from mmcore.training.subjects import subject_of
 
@@ -49,8 +49,8 @@ def train(
     to ranks. So a run may go on with more or fewer ranks, and nothing is seen twice.
 
     Args:
-        recipe: what to do.
-        folder: the run's folder, the same for all ranks.
+        recipe: what to do; what it comes after is trained first, by the same `engine`.
+        folder: the run's folder, the same for all ranks. Runs that come before lie beside it.
         source: documents by index; None is what the recipe's `data` names. Those from index VALIDATION on are asked
             for only to validate.
         workers: processes that make batches beside each rank: 0 or 1.
@@ -61,6 +61,11 @@ def train(
         MMCoreError: the folder cannot be written, or its checkpoint is broken or of another recipe, or what it
             starts from is not there; a loss is not finite; no batch comes.
     """
+    if recipe.after:
+        before = folder.parent / Path(recipe.after).stem
+        earlier = dataclasses.replace(load_recipe(recipe.after), engine=recipe.engine)
+        train(earlier, before, source, workers, on_sample)
+        recipe = dataclasses.replace(recipe, start=str(before), after="")
     keep_freed_memory()
     ranks = join(recipe.engine)
     first, checkpoint = ranks.rank == 0, folder / "checkpoint"
