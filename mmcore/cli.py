@@ -125,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("recipe", help="a bundled recipe's name or a .toml file")
     made.add_argument("changes", nargs="*", metavar="key=value", help="lines of the recipe to change")
     made.add_argument("--out", help="the run's folder (default: runs/RECIPE); a run that has begun goes on")
+    made.add_argument("--workers", type=int, default=1, help="processes that make batches (default 1)")
 
     made = command("export", "make a model folder of a run", "mmcore export runs/tiny folder", model=False)
     made.add_argument("run", help="the run's folder; with another --to than mmcore a model's folder, too")

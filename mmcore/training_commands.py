@@ -31,7 +31,9 @@ def train(options: argparse.Namespace) -> None:
 
     recipe = load_recipe(options.recipe, options.changes)
     folder = Path(options.out or Path("runs") / Path(options.recipe).stem)
-    ranks = run(recipe, folder).ranks
+    if options.workers < 0:
+        raise MMCoreError(f"--workers must be at least 0, got {options.workers}")
+    ranks = run(recipe, folder, workers=options.workers).ranks
     if ranks.rank == 0:
         print(folder)
     ranks.leave()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -195,6 +196,22 @@ def test_data_that_cannot_be_used_is_an_error(tmp_path: Path, root: Path, monkey
     with pytest.raises(MMCoreError, match=r"^none of the last 20 documents") as found:
         next(drawn(Turns([stream]).loader(workers), SimpleNamespace(done=0)))  # type: ignore[arg-type]
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 9])
+def test_turns_are_the_same_whoever_makes_them(tmp_path: Path, root: Path, workers: int) -> None:
+    """Three streams in one process, two or three: the same batches with the same states, in the same places."""
+    shards = numbers(40, tmp_path / "data")
+
+    def turns(count: int) -> list[list[tuple[list[int], DataState]]]:
+        streams = [batches(shards, root, DataState(i)) for i in range(3)]
+        for stream in streams:
+            stream.stride = 3
+        drawn = islice(Turns(streams).loader(count), 3)
+        return [[(batch.ids.tolist(), state) for batch, state in turn] for turn in drawn]
+
+    alone = turns(0)
+    assert turns(workers) == alone and len({str(words) for turn in alone for words, _ in turn}) == 9
 
 
 def test_a_recipe_names_its_data(tmp_path: Path) -> None:

@@ -152,7 +152,11 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist(), signs=text.signs)
 
 
-class Turns(IterableDataset[list[tuple[Any, DataState]]]):
+Turn = list[tuple[Any, DataState]]
+"""A batch of each stream, with the state from which the stream goes on."""
+
+
+class Turns(IterableDataset[Turn]):
     """A batch of each of several streams at a time: what one rank needs for a step.
 
     Args:
@@ -162,15 +166,39 @@ class Turns(IterableDataset[list[tuple[Any, DataState]]]):
     def __init__(self, streams: Sequence[IterableDataset[Any]]) -> None:
         self.streams = streams
 
-    def __iter__(self) -> Iterator[list[tuple[Any, DataState]]]:
+    def __iter__(self) -> Iterator[Turn]:
         """Lists of (batch, state), in the order of the streams."""
         return map(list, zip(*self.streams, strict=True))
 
-    def loader(self, workers: int) -> DataLoader:
-        """The same, made by at most one process beside the training (order is part of the state)."""
-        assert workers in (0, 1)
-        prefetch, patience = (3, PATIENCE) if workers else (None, 0)
-        return DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=prefetch, timeout=patience)
+    def loader(self, workers: int) -> Iterable[Turn]:
+        """The same in the same order, made by processes beside the training.
+
+        Args:
+            workers: how many processes, of which none takes less than a stream; 0 makes batches in this one.
+        """
+        if workers <= 1 or len(self.streams) == 1:
+            prefetch, patience = (3, PATIENCE) if workers else (None, 0)
+            one = min(workers, 1)
+            return DataLoader(self, batch_size=None, num_workers=one, prefetch_factor=prefetch, timeout=patience)
+        count = min(workers, len(self.streams))
+        return Together([Turns(self.streams[i::count]).loader(1) for i in range(count)])
+
+
+class Together:
+    """Several loaders' turns, dealt out to streams one by one, as those of one.
+
+    Args:
+        loaders: the i-th has each so-many-th stream, from the i-th on.
+    """
+
+    def __init__(self, loaders: Sequence[Iterable[Turn]]) -> None:
+        self.loaders = loaders
+
+    def __iter__(self) -> Iterator[Turn]:
+        """Lists of (batch, state), in the order of all streams."""
+        for made in zip(*self.loaders, strict=True):
+            streams = sum(map(len, made))
+            yield [made[i % len(made)][i // len(made)] for i in range(streams)]
 
 
 def fill_rows(lengths: dict[int, tuple[int, int, int]], rows: int, room: tuple[int, int, int]) -> list[list[int]]:

@@ -48,14 +48,14 @@ class Subject:
         stream: batches of documents from a state on.
         validation: makes what the recipe asks to be validated on.
         ruler: makes what it asks to be scored by; None where the ruler cannot score it.
-        workers: processes that may make batches beside each rank.
+        parallel: whether other processes may make its batches.
     """
 
     engine: Stepper[Any, Any]
     stream: Callable[[DataState], IterableDataset[Any]]
     validation: Callable[[], Validation]
     ruler: Callable[[], Ruler] | None
-    workers: int
+    parallel: bool
 
 
 def subject_of(recipe: Recipe, source: Source | None, ranks: Ranks, folder: Path) -> Subject:
@@ -100,7 +100,7 @@ def native_subject(recipe: Recipe, source: Source | None, ranks: Ranks, folder: 
         stream,
         lambda: make_validation(engine, source, tokenizer),
         lambda: Ruler(engine, folder),
-        workers=1,
+        parallel=True,
     )
 
 
@@ -114,7 +114,7 @@ def family_subject(recipe: Recipe, source: Source | None, ranks: Ranks) -> Subje
         taught = LessonBatches(documents, engine.taught, recipe, DataState())
         return Validation(held_out_lessons(taught, indexes), engine)
 
-    return Subject(engine, stream, validation, None, workers=0)
+    return Subject(engine, stream, validation, None, parallel=False)
 
 
 def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> Validation:

@@ -14,19 +14,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mmcore.errors import MMCoreError
 from mmcore.memory import keep_freed_memory
 from mmcore.training.checkpoints import recover
-from mmcore.training.data import DataState, Source, Turns, step_generator
+from mmcore.training.data import DataState, Source, Turn, Turns, step_generator
 from mmcore.training.log import Log
 from mmcore.training.meter import Meter, Report
 from mmcore.training.plain import Stepper
@@ -53,7 +52,7 @@ def train(
         folder: the run's folder, the same for all ranks. Runs that come before lie beside it.
         source: documents by index; None is what the recipe's `data` names. Those from index VALIDATION on are asked
             for only to validate.
-        workers: processes that make batches beside each rank: 0 or 1.
+        workers: processes that make batches beside each rank, at most one for each of its streams; 0 for none.
         on_sample: called every `sample_every` steps, on every rank, with the engine and a path to write to.
     Returns:
         The trained `Engine`, or `family.FamilyEngine`; its `ranks.leave()` ends what many ranks have in common.
@@ -86,7 +85,7 @@ def train(
     if recipe.ruler.every:
         assert subject.ruler is not None
         watched.append((recipe.ruler.every, subject.ruler()))
-    loader = Turns([subject.stream(state) for state in states.values()]).loader(min(workers, subject.workers))
+    loader = Turns([subject.stream(state) for state in states.values()]).loader(workers if subject.parallel else 0)
     meter = Meter(engine.work, recipe, ranks, samples, tokens)
     log = Log(folder, engine.done) if first else None
 
@@ -133,7 +132,7 @@ def begin_folder(recipe: Recipe, folder: Path) -> None:
         raise MMCoreError(f"{folder}: cannot write the run: {error.strerror}; choose another with --out") from error
 
 
-def drawn(loader: DataLoader, engine: Stepper[Any, Any]) -> Iterator[list[tuple[Any, DataState]]]:
+def drawn(loader: Iterable[Turn], engine: Stepper[Any, Any]) -> Iterator[Turn]:
     """What a loader gives.
 
     Raises:
