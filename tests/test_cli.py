@@ -186,6 +186,8 @@ def test_a_model_that_is_nowhere(here: Path, capsys: pytest.CaptureFixture[str],
 def test_wrong_training_recipes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "debug", "stepz=3", model=False) == 2
     one_line(capsys, "unknown key 'stepz'")
+    assert run("train", "debug", "--workers", "-1", model=False) == 2
+    one_line(capsys, "--workers must be at least 0, got -1")
     assert run("train", "nothing", model=False) == 2
     one_line(capsys, "no such recipe", "debug, finetune, joint, reading, sft, single, stills, tiny")
     Path("occupied").write_text("")

@@ -52,7 +52,7 @@ SIDES = {"left": -1, "right": 1}
 ASKED = ("film {}", "show how {}", "a clip, please: {}", "{}")
 QUESTIONS = ("what is this?", "what happens here?", "describe this")
 
-RADIUS, TEETH, DEPTH = 0.17, 3, 0.14
+RADIUS, TEETH, DEPTH = 0.24, 3, 0.14
 """The star's, in widths of a picture; how many times a clip's zigzag turns, and how far it goes up and down."""
 
 NEAR = 60
@@ -96,7 +96,7 @@ def film(kind: Kind) -> np.ndarray:
     fine = 4  # drawn so many times as large, for smooth edges
     clip = []
     for s in np.linspace(0, 1, FRAMES):
-        x = 0.5 + SIDES[side] * 0.62 * (s - 0.5)
+        x = 0.5 + SIDES[side] * 0.5 * (s - 0.5)
         y = 0.5 + DEPTH * (2 * abs(2 * (TEETH / 2 * s % 1) - 1) - 1)
         corners = [
             ((x + r * math.sin(a)) * SIZE * fine, (y - r * math.cos(a)) * SIZE * fine)
