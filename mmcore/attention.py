@@ -5,7 +5,8 @@ against `dense`, which is written to be read:
 
     dense   matrix products and a softmax: the reference, and the fastest way to train short rows on a CPU
     sdpa    torch's scaled_dot_product_attention with an additive mask; any device, little memory
-    flex    FlexAttention with a block mask: skips what no one sees; CUDA
+    flex    FlexAttention with a block mask: skips what no one sees; CUDA, where blocks are compiled
+    flash   flash-attn, as runs of queries with the keys that they see (`find_runs`); CUDA, 16 bits
 
 Shapes: `B` rows, `Q` queries, `S` keys, `H` heads, `G` key-value heads, `K` head width.
 """
@@ -13,11 +14,17 @@ Shapes: `B` rows, `Q` queries, `S` keys, `H` heads, `G` key-value heads, `K` hea
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from mmcore.errors import MMCoreError
+
+BACKENDS = ("dense", "sdpa", "flex", "flash")
 
 TEXT, CONTEXT, TARGET = 1, 2, 4
 """Kinds of span, as bits, so that `Marks.hide` can name several."""
@@ -73,12 +80,106 @@ def dense_mask(q: Marks, k: Marks) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """Runs of queries, each with the keys that it sees, laid end to end: what a kernel for ragged lengths takes.
+
+    Args:
+        queries: (N,) which queries, in rows laid end to end.
+        keys: (M,) which keys.
+        query_ends: (R + 1,) int32, where each of R runs begins among the queries, and the end.
+        key_ends: (R + 1,) int32, the same among the keys.
+        longest: queries and keys of the longest run.
+        causal: whether the last query of a run sees all of its keys, the one before it all but the last, and so on;
+            else each sees all.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    query_ends: Tensor
+    key_ends: Tensor
+    longest: tuple[int, int]
+    causal: bool
+
+
+def reading_order(marks: Marks) -> tuple[Tensor, Marks]:
+    """Positions of each row by document and span: where they stand (B, L), and their marks."""
+    order = marks.span.argsort(dim=1, stable=True)
+    order = order.gather(1, marks.doc.gather(1, order).argsort(dim=1, stable=True))
+    return order, Marks(*(getattr(marks, f.name).gather(1, order) for f in fields(Marks)))
+
+
+def ends(counts: Tensor) -> Tensor:
+    """(R,) lengths -> (R + 1,) int32, where each begins, and the end."""
+    return F.pad(counts.cumsum(0), (1, 0)).int()
+
+
+def find_runs(q: Marks, k: Marks) -> tuple[Runs, ...]:
+    """The rule as runs: text between two media, whose tokens each see one key more, and media, which see alike.
+
+    Args:
+        q: marks of the queries (B, Q), as `sequence` writes them: text hides no text, and no two tokens share a span.
+        k: marks of the keys (B, S), the queries' own among them.
+    Returns:
+        Causal runs and others, where there are any. Padding is in none.
+    """
+    (where_q, q), (where_k, k) = reading_order(q), reading_order(k)
+    text, rows = q.kind == TEXT, torch.arange(len(q.doc), device=q.doc.device)[:, None]
+    begins = torch.ones_like(text)
+    other = (q.doc != q.doc.roll(1, 1)) | (text != text.roll(1, 1))
+    begins[:, 1:] = (other | (~text & (q.span != q.span.roll(1, 1))))[:, 1:]
+    run = begins.flatten().cumsum(0) - 1
+    last = F.pad(begins.flatten()[1:], (0, 1), value=True).nonzero()[:, 0]  # (R,) the last query of each run
+    doc, span, hide = (t.flatten()[last, None] for t in (q.doc, q.span, q.hide))
+    row = rows.expand_as(q.doc).flatten()[last]
+    seen = visible(doc, span, hide, k.doc[row], k.span[row], k.kind[row]) & (doc != PADDING)  # (R, S)
+    flat_q, flat_k = (where_q + rows * q.doc.shape[1]).flatten(), where_k + rows * k.doc.shape[1]
+    found: list[Runs] = []
+    for causal in (True, False):
+        chosen = (text.flatten()[last] == causal) & (doc[:, 0] != PADDING)
+        if chosen.any():
+            lengths, sees = run.bincount()[chosen], seen[chosen]
+            found.append(
+                Runs(
+                    *(flat_q[chosen[run]], flat_k[row[chosen]][sees]),
+                    *(ends(lengths), ends(sees.sum(1))),
+                    (int(lengths.max()), int(sees.sum(1).max())),
+                    causal,
+                )
+            )
+    return tuple(found)
+
+
+def ragged_attention(q: Tensor, k: Tensor, v: Tensor, runs: Runs) -> Tensor:
+    """Attention of the runs' queries (N, H, K) to their keys (M, G, K), by flash-attn (arXiv 2307.08691)."""
+    from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
+
+    spans: tuple[Any, ...] = (runs.query_ends, runs.key_ends, *runs.longest)
+    return flash_attn_varlen_func(q, k, v, *spans, causal=runs.causal)
+
+
+@dataclass(frozen=True)
 class Mask:
-    """A mask made ready for one backend: `additive` (B, 1, Q, S) for dense and sdpa, or `blocks` for flex."""
+    """A mask made ready for one backend: `additive` (B, 1, Q, S) for dense and sdpa, `blocks` for flex, or `runs`."""
 
     additive: Tensor | None = None
     blocks: BlockMask | None = None
+    runs: tuple[Runs, ...] | None = None
     dense: bool = False
+
+
+def best_backend(device: torch.device | str, compiled: bool, bf16: bool) -> str:
+    """The backend that a training run takes if it is not told which.
+
+    Args:
+        device: where it computes.
+        compiled: whether blocks are.
+        bf16: whether attention sees 16 bits.
+    """
+    if torch.device(device).type == "cpu":
+        return "dense"
+    if bf16 and find_spec("flash_attn"):
+        return "flash"
+    return "flex" if compiled else "sdpa"
 
 
 def make_mask(q: Marks, k: Marks, dtype: torch.dtype, backend: str) -> Mask:
@@ -88,8 +189,14 @@ def make_mask(q: Marks, k: Marks, dtype: torch.dtype, backend: str) -> Mask:
         q: marks of the queries (B, Q).
         k: marks of the keys (B, S).
         dtype: of the queries that will come.
-        backend: "dense", "sdpa" or "flex".
+        backend: "dense", "sdpa", "flex" or "flash".
+    Raises:
+        MMCoreError: flash-attn is not installed.
     """
+    if backend == "flash":
+        if not find_spec("flash_attn"):
+            raise MMCoreError('attention = "flash" needs flash-attn: pip install "mmcore[cuda]", or attention = "sdpa"')
+        return Mask(runs=find_runs(q, k))
     if backend == "flex":
 
         def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -106,6 +213,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
 
     `G` is `H`, or divides it: then neighbouring query heads share a key-value head (arXiv 2305.13245).
     """
+    if mask.runs is not None:
+        flat = [t.transpose(1, 2).flatten(0, 1) for t in (q, k, v)]  # (B Q, H, K)
+        out = torch.zeros_like(flat[0])
+        for runs in mask.runs:
+            some = flat[0][runs.queries], flat[1][runs.keys], flat[2][runs.keys]
+            out = out.index_copy(0, runs.queries, ragged_attention(*some, runs))
+        return out.unflatten(0, (len(q), -1)).transpose(1, 2)
     grouped = q.shape[1] != k.shape[1]
     if mask.blocks is not None:
         out = flex_attention(q, k, v, block_mask=mask.blocks, enable_gqa=grouped)

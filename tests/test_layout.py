@@ -41,6 +41,7 @@ IGNORANT = (
 HOMES = {
     "av": {"mmcore.tokenizers.media", "mmcore.decoders.media"},
     "deepspeed": {"mmcore.training.engine"},
+    "flash_attn": {"mmcore.attention"},
     "webdataset": {"mmcore.training.data"},
     "sentencepiece": {"mmcore.tokenizers.text"},
     "diffusers": {"mmcore.autoencoder"},

@@ -235,7 +235,7 @@ def train_variant(variant: Variant, seconds: float) -> Result:
         if time.process_time() - begin > seconds:
             break
     judged = (model if variant.raw else engine.averaged).eval()
-    judged.backend = recipe.attention
+    judged.backend = model.backend
     shown = {"copies": 1, "hide_all": 0.0, "hide_text": 0.0, "hide_context": 0.0}
     indexes = range(VALIDATION, VALIDATION + HELD_OUT)
 

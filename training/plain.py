@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from mmcore.attention import best_backend
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel, flow_losses
 from mmcore.sequence import IGNORE, PackedSequence
@@ -154,6 +155,8 @@ class Engine(Stepper[MMCoreModel, PackedSequence]):
     def __init__(self, model: MMCoreModel, recipe: Recipe, ranks: Ranks) -> None:
         super().__init__(model.to(ranks.device), recipe, ranks)
         self.model.backend = recipe.attention
+        if recipe.attention == "auto":
+            self.model.backend = best_backend(self.device, recipe.compile, recipe.precision == "bf16")
         self.model.core.checkpointing = self.model.decoder.checkpointing = recipe.engine.checkpointing
         self.objective = Objective(self.model, recipe)
         self.begin_average()

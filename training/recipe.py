@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmcore.attention import BACKENDS
 from mmcore.config import PERIOD, PRESETS
 from mmcore.errors import MMCoreError
 from mmcore.model import PARTS
@@ -149,7 +150,7 @@ class Recipe:
         level_mean: mean of the logit-normal noise levels; the larger and smoother the patches, the lower.
         level_std: their standard deviation.
         least_rest: 1 - t is not taken smaller than this where the loss divides by its square.
-        attention: backend; "dense" is fastest on a CPU.
+        attention: backend, one of `mmcore.attention.BACKENDS`, or "auto" for what suits the machine (`best_backend`).
         precision: "bf16" (autocast) or "fp32".
         compile: whether blocks are compiled.
         seed: decides weights, data and noise.
@@ -180,7 +181,7 @@ class Recipe:
     level_mean: float = -1.4
     level_std: float = 1.5
     least_rest: float = 0.2
-    attention: str = "dense"
+    attention: str = "auto"
     precision: str = "bf16"
     compile: bool = False
     seed: int = 0
@@ -195,6 +196,10 @@ class Recipe:
     ruler: Scoring = field(default_factory=Scoring)
 
     def __post_init__(self) -> None:
+        if self.attention not in ("auto", *BACKENDS):
+            raise MMCoreError(f"attention must be auto, {', '.join(BACKENDS)}, got {self.attention!r}")
+        if self.attention == "flash" and self.precision != "bf16":
+            raise MMCoreError('attention="flash" computes in 16 bits; set precision="bf16", or attention="auto"')
         if self.keep < 1:
             raise MMCoreError(f"keep must be at least 1, got {self.keep}")
         if unknown := self.rates.keys() - PARTS.keys():
