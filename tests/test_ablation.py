@@ -15,7 +15,17 @@ from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel, Output
 from mmcore.sequence import PackedSequence
 from mmcore.training import ablation
-from mmcore.training.ablation import LEVELS, STILLS, VARIANTS, Result, Variant, VelocityModel, batches_of, measure
+from mmcore.training.ablation import (
+    LEVELS,
+    STILLS,
+    VARIANTS,
+    Result,
+    Variant,
+    VelocityModel,
+    batches_of,
+    measure,
+    variant_of,
+)
 from mmcore.training.validation import held_out_batches
 
 DEBUG = {**PRESETS["debug"], "vocab_size": 1024}
@@ -108,6 +118,8 @@ def test_results_are_kept_and_not_made_again(
     assert joint.text is not None and len(joint.errors) == len(LEVELS)
     (tmp_path / "reading-alone.json").write_text(json.dumps(asdict(replace(made, text=0.125))))
     assert "| 0.125 |" in ablation.run("reading alone", tmp_path, 1e9)
+    again = variant_of("reading alone, another seed")
+    assert again.recipe == {"seed": 1} and again.shares == ablation.READING
     with pytest.raises(MMCoreError, match="no variant 'no such'"):
         ablation.main(tmp_path, 1.0, ["no such"])
 

@@ -1,7 +1,7 @@
 """Ablations: a small model, and variants of it, each trained from nothing for the same time of one core.
 
     python -m mmcore.training.ablation runs/ablation 240                       # seconds each; all, one process a core
-    python -m mmcore.training.ablation runs/ablation 240 "as it is" "no long skips"
+    python -m mmcore.training.ablation runs/ablation 240 "no long skips" "no long skips, another seed"
 
 Every result is a JSON file in the folder; what has one is not trained again. Learning rates do not fall, and what is
 measured is the average of weights, but for the variant that says otherwise. `VARIANTS` is the list.
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -125,7 +125,6 @@ FREE = {"room": (164, 92, 187)}
 
 VARIANTS: dict[str, Variant] = {
     "as it is": Variant(),
-    "as it is, another seed": Variant(recipe={"seed": 1}),
     "wide: 192, 2 + 1 blocks": Variant({"width": 192, "heads": 6, "depth": 2, "decoder_depth": 1, "ff_width": 528}),
     "deep: 96, 8 + 4 blocks": Variant({"width": 96, "heads": 3, "depth": 8, "decoder_depth": 4, "ff_width": 264}),
     "decoder: 3 + 3 blocks": Variant({"depth": 3, "decoder_depth": 3}),
@@ -163,6 +162,22 @@ VARIANTS: dict[str, Variant] = {
         {"patch": (4, 8, 8)}, shares=CLIPS, layout={"rows": 1, "room": (140, 640, 1200)}
     ),
 }
+
+
+AGAIN = ", another seed"
+"""Ends the name of a variant whose weights, documents and noise are others."""
+
+
+def variant_of(name: str) -> Variant:
+    """A variant by name.
+
+    Raises:
+        MMCoreError: there is none.
+    """
+    variant = VARIANTS.get(name.removesuffix(AGAIN))
+    if variant is None:
+        raise MMCoreError(f"no variant {name!r}; known are: {', '.join(VARIANTS)}")
+    return replace(variant, recipe={**variant.recipe, "seed": 1}) if name.endswith(AGAIN) else variant
 
 
 @dataclass(frozen=True)
@@ -254,7 +269,7 @@ def run(name: str, folder: Path, seconds: float) -> str:
     if not file.exists():
         torch.set_num_threads(1)
         keep_freed_memory()
-        result = train_variant(VARIANTS[name], seconds)
+        result = train_variant(variant_of(name), seconds)
         part = file.with_suffix(".part")
         part.write_text(json.dumps(asdict(result)))
         part.rename(file)
@@ -266,8 +281,8 @@ def run(name: str, folder: Path, seconds: float) -> str:
 
 def main(folder: Path, seconds: float, names: Sequence[str]) -> None:
     """Run variants, as many at a time as there are cores, and print a table."""
-    if unknown := [name for name in names if name not in VARIANTS]:
-        raise MMCoreError(f"no variant {unknown[0]!r}; known are: {', '.join(VARIANTS)}")
+    for name in names:
+        variant_of(name)
     folder.mkdir(parents=True, exist_ok=True)
     print("| variant | documents | text loss |", " | ".join(f"error at {t}" for t in LEVELS), "|")
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
