@@ -70,6 +70,9 @@ KNOWN = ("text to image", "text to video", "image to text", "video to text", "vi
 EACH = 12
 """Documents of each of them."""
 
+ROOM = [120, 84, 330]
+"""Positions of a row: lessons are short, and mostly to be drawn. Long chats of the world are left out."""
+
 Kind = tuple[str, str, str]
 """A star's colour, the side that it goes to, and the backdrop."""
 
@@ -208,7 +211,7 @@ def main(run: Path, changes: list[str]) -> None:
         if not (run / name).exists():
             write_shards(map(Sample.of, lessons(first, count)), run / name)
     named = [f"start={bundled}", f"data={{{json.dumps(str(run / 'lessons'))}=4, world=1}}", "mixture=whole", "solids=3"]
-    named += [f"validation.data={run / 'held-out'}"]
+    named += [f"validation.data={run / 'held-out'}", f"layout.room={ROOM}"]
     recipe = load_recipe("finetune", [*named, "validation.every=50", *changes])
     before = scores(load(bundled))
     train(recipe, run)
