@@ -2,7 +2,7 @@
 
     session = Session(pipeline, folder)
     session.say([Text("a red ball slides to the left")])
-    for turn in session.answer(Choice(steps=20)):
+    for turn in session.answer(Choice(steps=8)):
         print(turn.words, turn.sketch)
 
 A session knows nothing of the page: `look.py` shows it, `page.py` lets people act on it.

@@ -1,7 +1,7 @@
 """What a conversation on the page is made of: turns, the media in them, and how a reply is to be written.
 
 turn = Turn([Text("a red ball bounces")], writing=True)
-choice = Choice(want="video", steps=20, seed=7)
+choice = Choice(want="video", steps=8, seed=7)
 """
 
 from __future__ import annotations
