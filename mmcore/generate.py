@@ -56,7 +56,7 @@ class Settings:
     """How to write; the same for all documents of a batch.
 
     Args:
-        steps: sampling steps for each medium, >= 1; beyond 8 the bundled model draws no better (`training/sampling.py`).
+        steps: sampling steps for each medium, >= 1; beyond 8 the bundled model is no better (`training/sampling.py`).
         guidance: see `backbone.Guidance`.
         sampler: "euler" or "heun".
         shift: above 1 spends more of the steps near the noise.
