@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from mmcore.document import Document, Image, Text, Video
 from mmcore.generate import Settings
 from mmcore.model import MMCoreModel
 from mmcore.pipeline import Pipeline
-from mmcore.replies import Request
+from mmcore.replies import Request, Update
 from mmcore.tokenizers.media import read_clip
 from mmcore.tokenizers.text import TextTokenizer
 from tests.conftest import lively, noise_clip
@@ -211,8 +212,19 @@ def test_a_start_shows_an_example_and_sends_the_words_alone(page: Page) -> None:
     expect(page.locator(".you figure")).to_have_count(0)
 
 
-def test_stop_half_way(page: Page) -> None:
-    choose(page, "clip", steps=100)
+def test_stop_half_way(page: Page, model: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is at its second step for ever, so that nothing but Stop ends it."""
+    stream, pace = model.stream, Event()
+
+    def endless(requests: Sequence[Request], settings: Settings | None = None) -> Iterator[Update]:
+        for update in stream(requests, settings):
+            yield update
+            while update.step == 2:
+                pace.wait(0.1)
+                yield update
+
+    monkeypatch.setattr(model, "stream", endless)
+    choose(page, "clip")
     send(page, "a red ball")
     page.wait_for_selector("progress")
     page.get_by_role("button", name="Stop").click()
