@@ -86,8 +86,8 @@ class Runs:
     Args:
         queries: (N,) which queries, in rows laid end to end.
         keys: (M,) which keys.
-        query_ends: (R + 1,) int32, where each of R runs begins among the queries, and the end.
-        key_ends: (R + 1,) int32, the same among the keys.
+        query_offsets: (R + 1,) int32, where each of R runs begins among the queries, and the end.
+        key_offsets: (R + 1,) int32, the same among the keys.
         longest: queries and keys of the longest run.
         causal: whether the last query of a run sees all of its keys, the one before it all but the last, and so on;
             else each sees all.
@@ -95,8 +95,8 @@ class Runs:
 
     queries: Tensor
     keys: Tensor
-    query_ends: Tensor
-    key_ends: Tensor
+    query_offsets: Tensor
+    key_offsets: Tensor
     longest: tuple[int, int]
     causal: bool
 
@@ -108,7 +108,7 @@ def reading_order(marks: Marks) -> tuple[Tensor, Marks]:
     return order, Marks(*(getattr(marks, f.name).gather(1, order) for f in fields(Marks)))
 
 
-def ends(counts: Tensor) -> Tensor:
+def offsets(counts: Tensor) -> Tensor:
     """(R,) lengths -> (R + 1,) int32, where each begins, and the end."""
     return F.pad(counts.cumsum(0), (1, 0)).int()
 
@@ -141,7 +141,7 @@ def find_runs(q: Marks, k: Marks) -> tuple[Runs, ...]:
             found.append(
                 Runs(
                     *(flat_q[chosen[run]], flat_k[row[chosen]][sees]),
-                    *(ends(lengths), ends(sees.sum(1))),
+                    *(offsets(lengths), offsets(sees.sum(1))),
                     (int(lengths.max()), int(sees.sum(1).max())),
                     causal,
                 )
@@ -153,7 +153,7 @@ def ragged_attention(q: Tensor, k: Tensor, v: Tensor, runs: Runs) -> Tensor:
     """Attention of the runs' queries (N, H, K) to their keys (M, G, K), by flash-attn (arXiv 2307.08691)."""
     from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
 
-    spans: tuple[Any, ...] = (runs.query_ends, runs.key_ends, *runs.longest)
+    spans: tuple[Any, ...] = (runs.query_offsets, runs.key_offsets, *runs.longest)
     return flash_attn_varlen_func(q, k, v, *spans, causal=runs.causal)
 
 

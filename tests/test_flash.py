@@ -30,15 +30,18 @@ pytestmark = pytest.mark.quick
 
 
 def kernel(
-    q: Tensor, k: Tensor, v: Tensor, q_ends: Tensor, k_ends: Tensor, most_q: int, most_k: int, *, causal: bool
+    q: Tensor, k: Tensor, v: Tensor, q_offsets: Tensor, k_offsets: Tensor, most_q: int, most_k: int, *, causal: bool
 ) -> Tensor:
     """`flash_attn_varlen_func`: each run by itself; causal ones are aligned at their ends."""
-    assert q_ends.dtype == k_ends.dtype == torch.int32
-    runs = list(zip(q_ends.diff().tolist(), k_ends.diff().tolist(), strict=True))
+    assert q_offsets.dtype == k_offsets.dtype == torch.int32
+    runs = list(zip(q_offsets.diff().tolist(), k_offsets.diff().tolist(), strict=True))
     assert (most_q, most_k) == tuple(map(max, zip(*runs, strict=True)))
     out = []
     for some_q, some_k, some_v in zip(
-        q.split(q_ends.diff().tolist()), k.split(k_ends.diff().tolist()), v.split(k_ends.diff().tolist()), strict=True
+        q.split(q_offsets.diff().tolist()),
+        k.split(k_offsets.diff().tolist()),
+        v.split(k_offsets.diff().tolist()),
+        strict=True,
     ):
         some_k, some_v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (some_k, some_v))
         scores = torch.einsum("qhc,khc->hqk", some_q, some_k) * q.shape[-1] ** -0.5
@@ -63,9 +66,9 @@ def as_mask(q: Marks, k: Marks) -> Tensor:
     (rows, queries), keys = q.doc.shape, k.doc.shape[1]
     mask, times = torch.zeros(rows * queries, rows * keys, dtype=torch.bool), torch.zeros(rows * queries)
     for runs in find_runs(q, k):
-        for i in range(len(runs.query_ends) - 1):
-            mine = runs.queries[runs.query_ends[i] : runs.query_ends[i + 1]]
-            seen = runs.keys[runs.key_ends[i] : runs.key_ends[i + 1]]
+        for i in range(len(runs.query_offsets) - 1):
+            mine = runs.queries[runs.query_offsets[i] : runs.query_offsets[i + 1]]
+            seen = runs.keys[runs.key_offsets[i] : runs.key_offsets[i + 1]]
             times[mine] += 1
             for place, query in enumerate(mine.tolist()):
                 mask[query, seen[: len(seen) - len(mine) + 1 + place] if runs.causal else seen] = True

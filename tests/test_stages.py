@@ -86,6 +86,9 @@ def test_a_fault_in_an_earlier_recipe_is_told_before_anything_is_trained(second:
     (tmp_path / "first.toml").write_text('after = "second"\n')
     with pytest.raises(MMCoreError, match="in a circle: second after first after second"):
         load_recipe(second)
+    for wrong in ("'../first'", "3", "'.'"):
+        with pytest.raises(MMCoreError, match="after must be the name of a recipe"):
+            load_recipe(second, [f"after={wrong}"])
     (tmp_path / "first.toml").unlink()
     with pytest.raises(MMCoreError, match=r"first.toml: no such recipe"):
         load_recipe(second)

@@ -40,7 +40,7 @@ from mmcore.training.recipe import Optimizer, Recipe
 from mmcore.training.sources import Mixture
 from mmcore.training.train import train_step
 from mmcore.training.validation import held_out_batches
-from mmcore.training.world.tasks import sample_document
+from mmcore.training.world.tasks import MIXTURES, sample_document
 
 TOKENIZER = Path(mmcore.__file__).parent / "bundled" / "tokenizer.model"
 
@@ -50,9 +50,8 @@ SMALL: dict[str, Any] = {
 }
 """The model that is varied: 2 million parameters, the shape of `tiny` at half its width."""
 
-STILLS = {"text to image": 0.45, "image edit": 0.25, "image to text": 0.15, "image question": 0.15}
+STILLS, READING = MIXTURES["stills"], MIXTURES["reading"]
 CLIPS = {"text to video": 0.5, "video edit": 0.2, "video to text": 0.3}
-READING = {"image to text": 0.5, "image question": 0.5}
 DRAWING = {"text to image": 0.64, "image edit": 0.36}
 
 LEVELS = (0.05, 0.2, 0.7)

@@ -250,6 +250,8 @@ def _read(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> Recipe
     if isinstance(folder := table.get("data"), str):
         table["data"] = {folder: 1.0}
     if before := table.pop("after", ""):
+        if Path(str(before)).name != before:
+            raise MMCoreError(f"{path}: after must be the name of a recipe in the same folder, got {before!r}")
         table["after"] = "" if table.get("start") else str(path.with_name(f"{before}.toml"))
     recipe = from_table(Recipe, table, str(path))
     if recipe.preset not in (*PRESETS, "start"):
