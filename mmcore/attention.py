@@ -198,12 +198,13 @@ def make_mask(q: Marks, k: Marks, dtype: torch.dtype, backend: str) -> Mask:
             raise MMCoreError('attention = "flash" needs flash-attn: pip install "mmcore[cuda]", or attention = "sdpa"')
         return Mask(runs=find_runs(q, k))
     if backend == "flex":
+        doc_q, span_q, hide_q, doc_k, span_k, kind_k = q.doc, q.span, q.hide, k.doc, k.span, k.kind
 
         def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            return visible(q.doc[b, i], q.span[b, i], q.hide[b, i], k.doc[b, j], k.span[b, j], k.kind[b, j])
+            return visible(doc_q[b, i], span_q[b, i], hide_q[b, i], doc_k[b, j], span_k[b, j], kind_k[b, j])
 
-        rows, queries = q.doc.shape
-        return Mask(blocks=create_block_mask(rule, rows, None, queries, k.doc.shape[1], device=str(q.doc.device)))
+        rows, queries = doc_q.shape
+        return Mask(blocks=create_block_mask(rule, rows, None, queries, doc_k.shape[1], device=str(doc_q.device)))
     additive = torch.zeros((), dtype=dtype, device=q.doc.device).where(dense_mask(q, k), -torch.inf)
     return Mask(additive=additive[:, None], dense=backend == "dense")
 

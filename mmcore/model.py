@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,7 +202,7 @@ class MMCoreModel(PreTrainedModel):
 def flow_losses(
     model: nn.Module,
     seq: PackedSequence,
-    generator: torch.Generator,
+    generators: torch.Generator | Sequence[torch.Generator],
     levels: tuple[float, float] = (-1.4, 1.5),
     rest: float = MIN_REST,
 ) -> Losses:
@@ -210,16 +211,19 @@ def flow_losses(
     Args:
         model: an `MMCoreModel`, or what wraps one.
         seq: a packed batch, target patches clean.
-        generator: draws one noise level for each span and the noise.
+        generators: draw one noise level for each span and the noise, each for its share of the rows, in order.
         levels: mean and standard deviation of the logit-normal noise levels.
         rest: see `flow.velocity_loss`.
     """
     lt, lc, _ = seq.lengths
-    data, rows = seq.target_patches, len(seq.ids)
-    span = seq.marks.span[:, lt + lc :].clamp_min(0)
-    spans = int(span.max()) + 1 if span.numel() else 1
-    level = sample_levels((rows, spans), *levels, generator).gather(1, span)
-    noise = torch.randn(data.shape, generator=generator, device=data.device)
+    data = seq.target_patches
+    dice = (generators,) if isinstance(generators, torch.Generator) else generators
+    drawn_levels, drawn_noise = list[Tensor](), list[Tensor]()
+    for generator, span in zip(dice, seq.marks.span[:, lt + lc :].clamp_min(0).chunk(len(dice)), strict=True):
+        spans = int(span.max()) + 1 if span.numel() else 1
+        drawn_levels.append(sample_levels((len(span), spans), *levels, generator).gather(1, span))
+        drawn_noise.append(torch.randn((*span.shape, data.shape[2]), generator=generator, device=data.device))
+    level, noise = torch.cat(drawn_levels), torch.cat(drawn_noise)
     noisy = interpolate(data, noise, level[..., None]) * seq.is_target_patch[..., None]
     output: Output = model(seq.with_targets(noisy, level))
     learnt, is_patch = seq.labels != IGNORE, seq.is_target_patch

@@ -17,7 +17,7 @@ The last segment's context copy is left out of training where nothing is learnt 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -103,6 +103,16 @@ class Patches:
 
 
 Piece = Tokens | Patches
+
+
+def pixels_as_bytes(values: Tensor) -> Tensor:
+    """Patches of pixels in [-1, 1] as uint8, of which `bytes_as_pixels` makes the same again."""
+    return ((values + 1) * 127.5).round().to(torch.uint8)
+
+
+def bytes_as_pixels(values: Tensor) -> Tensor:
+    """uint8 patches as float32 in [-1, 1]."""
+    return values.float() / 127.5 - 1
 
 
 def patch_coords(grid: Grid) -> np.ndarray:
@@ -220,7 +230,8 @@ class PackedSequence:
     Args:
         ids: (B, Lt) token ids.
         labels: (B, Lt) the token each position is to predict, IGNORE where none.
-        patches: (B, Lc + Lx, P) float32; zeros at level positions and padding.
+        patches: (B, Lc + Lx, P) float32, zeros at level positions and padding; or uint8 of pixels on their way to the
+            model, where `to` makes floats of them.
         is_level: (B, Lc + Lx) bool, the level positions.
         level: (B, Lc + Lx) float32 noise level t of each visual position; 1 in context spans.
         grid: (B, Lc + Lx, 3) coordinates of each patch in its own grid.
@@ -267,19 +278,35 @@ class PackedSequence:
             level=torch.cat((self.level[:, :lc], level), 1),
         )
 
+    def each(self, change: Callable[..., Tensor], *others: PackedSequence) -> PackedSequence:
+        """The same sequence with every tensor changed; `change` is given those of the others at the same place too."""
+        every = (self, *others)
+        marks = Marks(*(change(*(getattr(s.marks, f.name) for s in every)) for f in fields(Marks)))
+        names = [f.name for f in fields(self) if f.name not in ("marks", "lengths")]
+        changed = {name: change(*(getattr(s, name) for s in every)) for name in names}
+        return PackedSequence(**changed, marks=marks, lengths=self.lengths)
+
+    def pin_memory(self) -> PackedSequence:
+        """The same sequence in memory from which a GPU copies while it computes."""
+        return self.each(lambda tensor: tensor.pin_memory() if tensor.numel() else tensor)
+
     def to(self, device: torch.device | str) -> PackedSequence:
-        """The same sequence on a device."""
-        marks = Marks(*(getattr(self.marks, f.name).to(device, non_blocking=True) for f in fields(Marks)))
-        moved = {
-            f.name: getattr(self, f.name).to(device, non_blocking=True)
-            for f in fields(self)
-            if f.name not in ("marks", "lengths")
-        }
-        return PackedSequence(**moved, marks=marks, lengths=self.lengths)
+        """The same sequence on a device, patches as floats."""
+        moved = self.each(lambda tensor: tensor.to(device, non_blocking=True))
+        if moved.patches.dtype != torch.uint8:
+            return moved
+        return replace(moved, patches=bytes_as_pixels(moved.patches).where(moved.is_patch[..., None], 0))
+
+    def above(self, *others: PackedSequence) -> PackedSequence:
+        """The rows of several sequences of the same lengths, as one."""
+        return self.each(lambda *tensors: torch.cat(tensors), *others)
 
 
 def pack(
-    rows: Sequence[Sequence[Strip]], patch_width: int, lengths: tuple[int, int, int] | None = None
+    rows: Sequence[Sequence[Strip]],
+    patch_width: int,
+    lengths: tuple[int, int, int] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> PackedSequence:
     """Lay strips out in rows; no document sees another.
 
@@ -287,6 +314,7 @@ def pack(
         rows: for each row its strips.
         patch_width: `P`.
         lengths: room in each lane (Lt, Lc, Lx); the longest row decides where it is None.
+        dtype: of the strips' patches.
     Returns:
         The rows, padded to the room.
     """
@@ -301,7 +329,7 @@ def pack(
     ids, labels = np.full((b, room[0]), PAD), np.full((b, room[0]), IGNORE)
     visual = room[1] + room[2]
     is_level, grid = np.zeros((b, visual), bool), np.zeros((b, visual, 3), int)
-    patches = torch.zeros(b, visual, patch_width)
+    patches = torch.zeros(b, visual, patch_width, dtype=dtype)
     looks, is_seen = list[Tensor](), np.zeros((b, room[1]), bool)
     for r, row in enumerate(rows):
         at, offset = dict(starts), 0

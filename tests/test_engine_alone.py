@@ -53,6 +53,7 @@ def still(index: int) -> Document:
         (["engine.zero=4"], "zero must be 0, 1, 2 or 3"),
         (["engine.zero=2"], "set engine.kind=deepspeed"),
         (["engine.batches=0"], "batches must be at least 1"),
+        (["engine.batches=4", "engine.at_once=3"], "at_once must divide engine.batches=4, got 3"),
         (["engine.offload=true"], "needs engine.zero=1, 2 or 3"),
         (["engine.kind=deepspeed", "engine.zero=1"], "Muon needs whole ones.*set optimizer.muon=0"),
     ],
@@ -68,14 +69,17 @@ def test_ranks_that_do_not_fit_are_one_clear_line(monkeypatch: pytest.MonkeyPatc
         join(Driver())
     with pytest.raises(MMCoreError, match="batches=3 cannot be dealt out to 2 ranks"):
         join(Driver("deepspeed", batches=3))
+    with pytest.raises(MMCoreError, match="set a multiple of 4"):
+        join(Driver("deepspeed", batches=6, at_once=2))
 
 
-def test_a_step_averages_over_tokens_not_over_batches(folder: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_step_averages_over_tokens_not_over_batches(at_once: int, folder: Path) -> None:
     """Two batches of unequal size: losses and gradient are those of the sums, divided by all tokens."""
-    recipe = small(batches=2)
+    recipe = small(batches=2, at_once=at_once)
     engine = train(replace(recipe, steps=0), folder, still, workers=0)
     streams = [PackedBatches(still, folder / "tokenizer.model", (4, 16, 16), Layout(1, waiting=n)) for n in (3, 9)]
-    batches = [next(iter(stream))[0] for stream in streams]
+    batches = [next(iter(stream))[0].to("cpu") for stream in streams]
     found = [flow_losses(engine.model, b, step_generator(0, i, engine.device)) for i, b in enumerate(batches)]
     tokens = [(losses.text_tokens, losses.flow_tokens) for losses in found]
     assert len(set(tokens)) == 2, "or it would show nothing"

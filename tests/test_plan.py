@@ -86,7 +86,7 @@ def test_states_are_what_an_engine_holds(changes: list[str], muon: float, batch:
     model = MMCoreModel(MMCoreConfig(vocab_size=1024, **PRESETS["debug"]))
     let_learn(model, recipe)
     engine = Engine(model, recipe, Ranks())
-    text, flow = engine.losses(batch, torch.Generator().manual_seed(0))
+    text, flow = engine.losses([batch], [torch.Generator().manual_seed(0)])
     engine.backward(text + flow)
     gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
     engine.step()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from mmcore.attention import CONTEXT, TEXT
-from mmcore.autoencoder import Autoencoder, autoencoder_in
+from mmcore.autoencoder import PIXELS, Autoencoder, autoencoder_in
 from mmcore.document import Document
 from mmcore.errors import MMCoreError
-from mmcore.sequence import PackedSequence, Patches, Strip, document_strip, pack
+from mmcore.sequence import PackedSequence, Patches, Piece, Strip, document_strip, pack, pixels_as_bytes
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmcore.tokenizers.words import Words, open_words
@@ -41,6 +41,9 @@ VALIDATION = 2**40
 BEAM = 16
 """So many ways to fill a row are followed at once."""
 
+RECENT = 1024
+"""So many documents of a stream are kept where they come again."""
+
 PATIENCE = 600
 """Seconds after which a process that makes batches is taken to hang."""
 
@@ -52,6 +55,8 @@ class Layout:
     Args:
         rows: `B`.
         room: positions in each lane of a row (text, context, target). Documents that take more are left out.
+        passes: how often a document comes, on the average, where making one takes longer than learning from it: once
+            when it is new, then drawn from the last RECENT of its stream, with other noise, and other conditions hidden.
         waiting: how many documents are at hand to choose from when rows are filled.
         last_context: share of documents whose last written medium is followed by its clean copy and the end token.
         copies: target spans of each medium to be written, each at a noise level of its own.
@@ -62,6 +67,7 @@ class Layout:
 
     rows: int = 12
     room: tuple[int, int, int] = (112, 148, 148)
+    passes: int = 1
     waiting: int = 96
     last_context: float = 0.15
     copies: int = 1
@@ -106,7 +112,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
     ) -> None:
         self.source, self.tokenizer, self.patch = source, Path(tokenizer), patch
         self.layout, self.state, self.seed, self.stride = layout, state or DataState(), seed, stride
-        self.look = look
+        self.look, self.recent = look, dict[int, list[Piece]]()
 
     def __iter__(self) -> Iterator[tuple[PackedSequence, DataState]]:
         """Batches, each with the state from which the next one follows.
@@ -137,19 +143,43 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
             lengths = {i: strip.lengths for i, strip in waiting.items()}
             chosen = fill_rows(lengths, layout.rows, layout.room)
             rows = [[waiting.pop(i) for i in row] for row in chosen]
-            batch = pack(rows, int(np.prod(self.patch)) * autoencoder.channels, layout.room)
-            yield batch, DataState(at, tuple(waiting), broken)
+            yield self.batch(rows, autoencoder), DataState(at, tuple(waiting), broken)
 
     def strip(self, index: int, text: Words, autoencoder: Autoencoder) -> Strip:
         """One document as positions."""
-        rng = np.random.default_rng((self.seed, index))
-        pieces = document_pieces(self.source(index), text, self.patch, autoencoder, self.look)
-        layout = self.layout
+        rng, layout = np.random.default_rng((self.seed, index)), self.layout
+        pieces = self.pieces(self.place(index), text, autoencoder)
         kinds = (TEXT | CONTEXT, TEXT, CONTEXT, 0)
         shares = (layout.hide_all, layout.hide_text, layout.hide_context)
         media = sum(isinstance(p, Patches) and p.learn for p in pieces)
         hides = rng.choice(kinds, size=(media, layout.copies), p=(*shares, 1 - sum(shares)))
         return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist(), signs=text.signs)
+
+    def place(self, index: int) -> int:
+        """Which document of the source comes: all in turn, or those that have been there again in between."""
+        turn, stream = divmod(index, self.stride)
+        place, again = divmod(turn, self.layout.passes)
+        if again:
+            place -= int(np.random.default_rng((self.seed, index, again)).integers(min(place + 1, RECENT)))
+        return place * self.stride + stream
+
+    def pieces(self, place: int, text: Words, autoencoder: Autoencoder) -> list[Piece]:
+        """A document of the source cut to pieces, pixels as bytes."""
+        if place in self.recent:
+            return self.recent[place]
+        pieces = document_pieces(self.source(place), text, self.patch, autoencoder, self.look)
+        if autoencoder is PIXELS:
+            pieces = [replace(p, values=pixels_as_bytes(p.values)) if isinstance(p, Patches) else p for p in pieces]
+        if self.layout.passes > 1:
+            self.recent[place] = pieces
+            if len(self.recent) > RECENT:
+                del self.recent[next(iter(self.recent))]
+        return pieces
+
+    def batch(self, rows: Sequence[Sequence[Strip]], autoencoder: Autoencoder) -> PackedSequence:
+        """Rows of strips that `strip` made, packed."""
+        width = int(np.prod(self.patch)) * autoencoder.channels
+        return pack(rows, width, self.layout.room, torch.uint8 if autoencoder is PIXELS else torch.float32)
 
 
 Turn = list[tuple[Any, DataState]]
@@ -179,7 +209,10 @@ class Turns(IterableDataset[Turn]):
         if workers <= 1 or len(self.streams) == 1:
             prefetch, patience = (3, PATIENCE) if workers else (None, 0)
             one = min(workers, 1)
-            return DataLoader(self, batch_size=None, num_workers=one, prefetch_factor=prefetch, timeout=patience)
+            pinned = torch.cuda.is_available()
+            return DataLoader(
+                self, None, num_workers=one, prefetch_factor=prefetch, timeout=patience, pin_memory=pinned
+            )
         count = min(workers, len(self.streams))
         return Together([Turns(self.streams[i::count]).loader(1) for i in range(count)])
 

@@ -1,7 +1,7 @@
 """What drives a step: precision, gradients, optimizers, the average of weights, and the state that resumes exactly.
 
     engine = make_engine(model, recipe, ranks)
-    text, flow = engine.losses(batch, generator)
+    text, flow = engine.losses([batch], [generator])
     engine.backward(loss)                      # as often as a step has batches
     norm = engine.step()
     engine.save(folder); engine.load(folder)
@@ -64,7 +64,7 @@ class Replicated(Engine):
 
     def __init__(self, model: MMCoreModel, recipe: Recipe, ranks: Ranks) -> None:
         super().__init__(model, recipe, ranks)
-        self.driver = self.drive()
+        self.objective = self.driver = self.drive()
 
     def drive(self) -> Any:
         """DeepSpeed's own engine for the objective.
@@ -87,7 +87,7 @@ class Replicated(Engine):
             stage["offload_optimizer"] = {"device": "cpu"}
         config = {
             "train_micro_batch_size_per_gpu": recipe.layout.rows,
-            "gradient_accumulation_steps": recipe.engine.batches // self.ranks.world,
+            "gradient_accumulation_steps": recipe.engine.batches // recipe.engine.at_once // self.ranks.world,
             "gradient_clipping": recipe.optimizer.clip if recipe.engine.zero else 0.0,
             "bf16": {"enabled": recipe.engine.zero > 0 and recipe.precision == "bf16"},
             "zero_optimization": stage,
@@ -95,10 +95,6 @@ class Replicated(Engine):
             "zero_force_ds_cpu_optimizer": False,
         }
         return deepspeed.initialize(model=self.objective, optimizer=self.optimizer, config=config)[0]
-
-    def losses(self, batch: PackedSequence, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The text and the flow loss of one batch, each the mean over its own tokens."""
-        return self.driver(batch.to(self.device), generator)
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients; DeepSpeed divides the sum over ranks by their number, which is undone here."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,8 +137,9 @@ class FamilyEngine(Stepper[nn.Module, Lessons]):
         patches = sum(len(goal.velocity) for lesson in batch for goal in lesson.goals)
         return sum(len(lesson.labels) for lesson in batch), patches
 
-    def losses(self, batch: Lessons, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The text and the flow loss of one batch, each the mean over its own tokens; the noise is in the batch."""
+    def losses(self, batches: Sequence[Lessons], generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """See `Stepper`; the noise is in the lessons."""
+        batch = [lesson for lessons in batches for lesson in lessons]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             losses = self.taught.measure(batch)
         words, patches = self.learnt(batch)

@@ -2,7 +2,7 @@
 that for released models of other families.
 
 engine = Engine(model, recipe, Ranks())
-text, flow = engine.losses(batch, generator)
+text, flow = engine.losses([batch], [generator])
 engine.backward(text + flow)
 norm = engine.step()
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -45,12 +46,12 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.recipe = model, recipe
 
-    def forward(self, seq: PackedSequence, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The text and the flow loss, each the mean over the batch's own tokens."""
+    def forward(self, seq: PackedSequence, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """The text and the flow loss, each the mean over the sequence's own tokens."""
         recipe = self.recipe
         with torch.autocast(seq.ids.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             levels = (recipe.level_mean, recipe.level_std)
-            losses = flow_losses(self.model, seq, generator, levels, recipe.least_rest)
+            losses = flow_losses(self.model, seq, generators, levels, recipe.least_rest)
         return losses.text, losses.flow
 
 
@@ -82,8 +83,13 @@ class Stepper(ABC, Generic[Network, Batch]):
         """How many words and how many patches a batch teaches to write."""
 
     @abstractmethod
-    def losses(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The text and the flow loss of one batch, each the mean over its own tokens."""
+    def losses(self, batches: Sequence[Batch], generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """The text and the flow loss of batches that go through the model at once, each the mean over their tokens.
+
+        Args:
+            batches: one or more, laid out alike.
+            generators: of the noise of each.
+        """
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients."""
@@ -172,9 +178,10 @@ class Engine(Stepper[MMCoreModel, PackedSequence]):
         """How many words and how many patches a batch teaches to write."""
         return int((batch.labels != IGNORE).sum()), int(batch.is_target_patch.sum())
 
-    def losses(self, batch: PackedSequence, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The text and the flow loss of one batch, each the mean over its own tokens."""
-        return self.objective(batch.to(self.device), generator)
+    def losses(self, batches: Sequence[PackedSequence], generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """See `Stepper`."""
+        first, *others = (batch.to(self.device) for batch in batches)
+        return self.objective(first.above(*others), generators)
 
     def begin_average(self) -> None:
         """Start the average at the weights as they are."""

@@ -76,9 +76,10 @@ def join(driver: Driver) -> Ranks:
     cuda = torch.cuda.is_available()
     if driver.kind == "torch" and world > 1:
         raise MMCoreError(f'engine.kind="torch" is one process, and {world} were started; set engine.kind=deepspeed')
-    if driver.batches % world:
+    if driver.batches % (world * driver.at_once):
         raise MMCoreError(
-            f"engine.batches={driver.batches} cannot be dealt out to {world} ranks; set a multiple of {world}"
+            f"engine.batches={driver.batches} cannot be dealt out to {world} ranks; set a multiple of "
+            f"{world * driver.at_once}"
         )
     if driver.kind == "deepspeed" and not dist.is_initialized():
         backend = "nccl" if cuda else "gloo"

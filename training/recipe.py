@@ -59,6 +59,7 @@ class Driver:
         offload: whether optimizer state is kept in the CPU's memory; from zero = 1 on.
         batches: batches that make one step, all ranks together; each takes its share of them one after the other. The
             numbers of a run follow from this, not from how many ranks there are.
+        at_once: batches that go through the model at once: as many as a device has memory for.
         checkpointing: whether blocks run again in the backward pass, so that what they computed need not be kept.
         skip: whether a step whose loss or gradient is not finite is left out; else the run stops there.
     """
@@ -67,6 +68,7 @@ class Driver:
     zero: int = 0
     offload: bool = False
     batches: int = 1
+    at_once: int = 1
     checkpointing: bool = False
     skip: bool = False
 
@@ -77,6 +79,8 @@ class Driver:
             raise MMCoreError(f"engine.zero must be 0, 1, 2 or 3, got {self.zero}")
         if self.batches < 1:
             raise MMCoreError(f"engine.batches must be at least 1, got {self.batches}")
+        if self.at_once < 1 or self.batches % self.at_once:
+            raise MMCoreError(f"engine.at_once must divide engine.batches={self.batches}, got {self.at_once}")
         if self.zero and self.kind == "torch":
             raise MMCoreError(f"engine.zero={self.zero} is DeepSpeed's; set engine.kind=deepspeed, or engine.zero=0")
         if self.offload and not self.zero:
@@ -271,8 +275,11 @@ def _read(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> Recipe
         raise MMCoreError(f"{path}: mixture must be one of {', '.join(MIXTURES)}, got {recipe.mixture!r}")
     if not 1 <= recipe.solids <= 4:
         raise MMCoreError(f"{path}: solids must be 1, 2, 3 or 4, got {recipe.solids}")
-    if recipe.layout.copies < 1:
-        raise MMCoreError(f"{path}: layout.copies must be at least 1, got {recipe.layout.copies}")
+    if min(recipe.layout.copies, recipe.layout.passes) < 1:
+        raise MMCoreError(
+            f"{path}: layout.copies must be at least 1, and layout.passes too, got {recipe.layout.copies} and "
+            f"{recipe.layout.passes}"
+        )
     return recipe
 
 

@@ -121,7 +121,7 @@ def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> V
     """What a recipe asks to be validated on; conditions are never hidden there."""
     recipe, config = engine.recipe, engine.model.config
     documents, indexes = held_out(recipe, config, source)
-    layout = dataclasses.replace(recipe.layout, hide_all=0.0, hide_text=0.0, hide_context=0.0)
+    layout = dataclasses.replace(recipe.layout, passes=1, hide_all=0.0, hide_text=0.0, hide_context=0.0)
     stream = PackedBatches(documents, tokenizer, config.patch, layout, seed=recipe.seed, look=config.look)
     return Validation(held_out_batches(stream, indexes), engine)
 

@@ -166,10 +166,12 @@ def train_step(engine: Stepper[Any, Any], batches: Sequence[Any]) -> Report:
     tokens = [engine.learnt(batch) for batch in batches]
     all_text, all_flow = ranks.sum(*map(sum, zip(*tokens, strict=True)))
     text = flow = 0.0
-    for i, (batch, (words, patches)) in enumerate(zip(batches, tokens, strict=True)):
-        draw = engine.done * recipe.engine.batches + ranks.rank + i * ranks.world
-        generator = step_generator(recipe.seed, draw, engine.device)
-        of_text, of_flow = engine.losses(batch, generator)
+    draws = [engine.done * recipe.engine.batches + ranks.rank + i * ranks.world for i in range(len(batches))]
+    for first in range(0, len(batches), recipe.engine.at_once):
+        some = slice(first, first + recipe.engine.at_once)
+        words, patches = map(sum, zip(*tokens[some], strict=True))
+        generators = [step_generator(recipe.seed, draw, engine.device) for draw in draws[some]]
+        of_text, of_flow = engine.losses(batches[some], generators)
         of_text, of_flow = of_text * (words / max(all_text, 1)), of_flow * (patches / max(all_flow, 1))
         engine.backward(of_text + recipe.flow_weight * of_flow)
         text, flow = text + of_text.item(), flow + of_flow.item()

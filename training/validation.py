@@ -17,7 +17,7 @@ import torch
 
 from mmcore.autoencoder import autoencoder_in
 from mmcore.errors import MMCoreError
-from mmcore.sequence import PackedSequence, Strip, pack
+from mmcore.sequence import PackedSequence, Strip
 from mmcore.tokenizers.words import open_words
 from mmcore.training.data import VALIDATION, PackedBatches, fill_rows, step_generator
 from mmcore.training.meter import Report
@@ -51,8 +51,7 @@ def held_out_batches(stream: PackedBatches, indexes: Iterable[int]) -> list[Pack
     batches: list[PackedSequence] = []
     while strips:
         chosen = fill_rows({i: strip.lengths for i, strip in strips.items()}, layout.rows, layout.room)
-        width = int(np.prod(stream.patch)) * autoencoder.channels
-        batches.append(pack([[strips.pop(i) for i in row] for row in chosen], width, layout.room))
+        batches.append(stream.batch([[strips.pop(i) for i in row] for row in chosen], autoencoder))
     return batches
 
 
@@ -79,7 +78,7 @@ class Validation:
             place = turn + ranks.rank
             batch = self.batches[min(place, len(self.batches) - 1)]
             generator = step_generator(engine.recipe.seed, VALIDATION + place, engine.device)
-            text, flow = engine.losses(batch, generator)
+            text, flow = engine.losses([batch], [generator])
             if place < len(self.batches):
                 words, targets = engine.learnt(batch)
                 sums += text.item() * words, words, flow.item() * targets, targets
