@@ -15,10 +15,7 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
-import av
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image as PILImage
 
 from mmcore.document import Clip
@@ -57,6 +54,8 @@ def write_windows(windows: Iterable[Clip], path: Path) -> Path:
     Raises:
         MMCoreError: the suffix is unknown, a picture format is to hold several frames, or the place cannot be written.
     """
+    import av
+
     check_writable(path)
     suffix = path.suffix.lower()
     partial = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -97,6 +96,10 @@ def check_writable(path: Path) -> None:
 
 
 def _write_av(windows: Iterator[Clip], path: Path, suffix: str) -> None:
+    import av
+    from av.video.frame import VideoFrame
+    from av.video.reformatter import ColorRange, Colorspace
+
     codec, options, movflags = CODECS[suffix]
     clip = next(windows)
     _, h, w = clip.size

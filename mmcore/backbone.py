@@ -25,7 +25,8 @@ from mmcore.cache import Cache
 from mmcore.errors import MMCoreError
 from mmcore.flow import MIN_REST, Model
 from mmcore.model import MMCoreModel
-from mmcore.sequence import OWN_SIGNS, Grid, Patches, Piece, Signs, Strip, document_strip, pack
+from mmcore.packing import pack
+from mmcore.sequence import OWN_SIGNS, Grid, Patches, Piece, Signs, Strip, document_strip
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
     output = model(packed)                   # output.logits, output.patches
     losses = flow_losses(model, packed, generator)
 
-It knows no optimizer, launcher or tokenizer. Shapes: see `sequence.PackedSequence`.
+It knows no optimizer, launcher or tokenizer. Shapes: see `packing.PackedSequence`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from mmcore.eye import Eye
 from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
 from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles, rotary_axes
 from mmcore.linear import LinearAttention
+from mmcore.packing import PackedSequence
 from mmcore.pyramid import ZeroConvolution
 from mmcore.quantize import quantize
-from mmcore.sequence import IGNORE, PackedSequence
+from mmcore.sequence import IGNORE
 
 PARTS = {
     "words": r"embedding\.|head\.|text_norm\.",

@@ -13,7 +13,7 @@ from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.core import Block
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel, Output
-from mmcore.sequence import PackedSequence
+from mmcore.packing import PackedSequence
 from mmcore.training import ablation
 from mmcore.training.ablation import (
     LEVELS,

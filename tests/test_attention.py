@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mmcore.attention import CONTEXT, PADDING, TARGET, TEXT, Marks, attend, dense_mask, make_mask
-from mmcore.sequence import IMAGE, Patches, Strip, Tokens, document_strip, pack
+from mmcore.packing import pack
+from mmcore.sequence import IMAGE, Patches, Strip, Tokens, document_strip
 
 pytestmark = pytest.mark.quick
 

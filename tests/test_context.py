@@ -14,7 +14,8 @@ from mmcore.chains import CHUNK
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel, flow_losses
-from mmcore.sequence import IGNORE, VIDEO_END, PackedSequence, Strip, pack
+from mmcore.packing import PackedSequence, pack
+from mmcore.sequence import IGNORE, VIDEO_END, Strip
 from mmcore.training import bench_context, needle
 from mmcore.training.bench_context import costs, panels
 from mmcore.training.curves import draw

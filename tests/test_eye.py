@@ -30,7 +30,8 @@ from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.eye import MEANS, read_eye
 from mmcore.model import MMCoreModel, flow_losses
-from mmcore.sequence import PackedSequence, Patches, document_strip, pack
+from mmcore.packing import PackedSequence, pack
+from mmcore.sequence import Patches, document_strip
 from mmcore.starting import fill_eye
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer

@@ -22,7 +22,8 @@ from mmcore.attention import CONTEXT, PADDING, TARGET, TEXT, Marks, attend, best
 from mmcore.attention import make_mask as mask_of
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel
-from mmcore.sequence import VIDEO, Patches, Strip, Tokens, document_strip, pack
+from mmcore.packing import pack
+from mmcore.sequence import VIDEO, Patches, Strip, Tokens, document_strip
 from mmcore.training.recipe import load_recipe
 from tests.test_sequence import WIDTH, pieces
 

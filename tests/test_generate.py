@@ -11,7 +11,8 @@ from mmcore.attention import CONTEXT, TARGET, TEXT
 from mmcore.backbone import Guidance, Native
 from mmcore.errors import MMCoreError
 from mmcore.generate import Order, Row, SegmentEvent, Settings, StepEvent, TokenEvent, write
-from mmcore.sequence import IMAGE, VIDEO, Patches, Tokens, document_strip, pack
+from mmcore.packing import pack
+from mmcore.sequence import IMAGE, VIDEO, Patches, Tokens, document_strip
 
 pytestmark = pytest.mark.quick
 

@@ -16,7 +16,10 @@ pytestmark = pytest.mark.quick
 LAYERS = {
     0: ("mmcore.document", "mmcore.config", "mmcore.errors", "mmcore.memory", "mmcore.replies"),
     1: (
-        *(f"mmcore.{name}" for name in ("sequence", "attention", "layers", "pyramid", "core", "decoder", "model")),
+        *(
+            f"mmcore.{name}"
+            for name in ("sequence", "packing", "attention", "layers", "pyramid", "core", "decoder", "model")
+        ),
         *(f"mmcore.{name}" for name in ("cache", "flow", "generate", "backbone", "translator")),
         *(f"mmcore.{name}" for name in ("text_core", "delta", "chains", "linear", "lane", "eye", "quantize")),
         "mmcore.tiles",

@@ -20,7 +20,8 @@ from mmcore.document import Document, Image, Text
 from mmcore.generate import Order, SegmentEvent, Settings, write
 from mmcore.linear import LONGEST, SHORTEST, LinearAttention
 from mmcore.model import MMCoreModel
-from mmcore.sequence import IMAGE, VIDEO, Patches, Strip, Tokens, document_strip, pack
+from mmcore.packing import pack
+from mmcore.sequence import IMAGE, VIDEO, Patches, Strip, Tokens, document_strip
 from mmcore.tokenizers.pieces import document_pieces
 from tests.conftest import lively, noise_clip  # type: ignore[import-not-found]
 

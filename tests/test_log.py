@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmcore.config import PRESETS, MMCoreConfig
-from mmcore.sequence import PackedSequence
+from mmcore.packing import PackedSequence
 from mmcore.training import log, meter
 from mmcore.training.curves import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Curve, Panel, draw, labels
 from mmcore.training.data import Layout, PackedBatches

@@ -12,8 +12,9 @@ from torch import nn
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.document import Document
 from mmcore.model import MMCoreModel
+from mmcore.packing import pack
 from mmcore.pipeline import Pipeline
-from mmcore.sequence import document_strip, pack
+from mmcore.sequence import document_strip
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer
 from mmcore.training.checkpoints import load_weights

@@ -12,8 +12,9 @@ from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Text, Video
 from mmcore.layers import QUERY_GAIN, RMSNorm, ZeroLinear
 from mmcore.model import MMCoreModel, Output, flow_losses
+from mmcore.packing import pack
 from mmcore.pyramid import ZeroConvolution
-from mmcore.sequence import Strip, document_strip, pack
+from mmcore.sequence import Strip, document_strip
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer
 from tests.conftest import lively, noise_clip  # type: ignore[import-not-found]

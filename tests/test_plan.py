@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.model import MMCoreModel, flow_losses
-from mmcore.sequence import PackedSequence
+from mmcore.packing import PackedSequence
 from mmcore.training.data import Layout, PackedBatches
 from mmcore.training.flops import Load, forward_flops
 from mmcore.training.gpus import GPUS

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcore.config import PRESETS, MMCoreConfig
+from mmcore.packing import pack
 from mmcore.pyramid import Convolution, Floors, Planes, PyramidDown, PyramidUp, find_planes
-from mmcore.sequence import IMAGE, Patches, document_strip, pack
+from mmcore.sequence import IMAGE, Patches, document_strip
 from tests.conftest import lively  # type: ignore[import-not-found]
 
 pytestmark = pytest.mark.quick

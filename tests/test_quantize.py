@@ -18,10 +18,11 @@ from mmcore.document import Document, Video
 from mmcore.errors import MMCoreError
 from mmcore.loading import describe
 from mmcore.model import MMCoreModel
+from mmcore.packing import pack
 from mmcore.pipeline import Pipeline
 from mmcore.pyramid import Convolution
 from mmcore.quantize import GROUP, KINDS, Int4, Int8, count_weights, kind_of, quantize
-from mmcore.sequence import document_strip, pack
+from mmcore.sequence import document_strip
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer
 from mmcore.training.checkpoints import load_weights

@@ -8,20 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcore.attention import CONTEXT, PADDING, TARGET, TEXT
-from mmcore.sequence import (
-    CLOSER,
-    END,
-    IGNORE,
-    IMAGE,
-    REPLY,
-    START,
-    VIDEO,
-    Patches,
-    Piece,
-    Tokens,
-    document_strip,
-    pack,
-)
+from mmcore.packing import pack
+from mmcore.sequence import CLOSER, END, IGNORE, IMAGE, REPLY, START, VIDEO, Patches, Piece, Tokens, document_strip
 
 pytestmark = pytest.mark.quick
 WIDTH = 3

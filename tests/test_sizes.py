@@ -19,8 +19,9 @@ from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel
+from mmcore.packing import pack
 from mmcore.replies import Request
-from mmcore.sequence import IMAGE, VIDEO, pack
+from mmcore.sequence import IMAGE, VIDEO
 from mmcore.tokenizers.text import TextTokenizer
 from mmcore.tokenizers.words import open_words
 from mmcore.training.data import Layout, PackedBatches

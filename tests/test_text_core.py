@@ -24,7 +24,8 @@ from mmcore.config import MMCoreConfig
 from mmcore.errors import MMCoreError
 from mmcore.layers import rotary_angles
 from mmcore.model import MMCoreModel
-from mmcore.sequence import Strip, pack
+from mmcore.packing import pack
+from mmcore.sequence import Strip
 from mmcore.text_core import fill_core, read_core, write_core
 from mmcore.training.lora import add_adapters
 from tests.conftest import lively

@@ -4,7 +4,8 @@
     clip = fit(clip, (64, 64), fps=8, max_frames=256)
     for begin, clip in read_windows(Path("film.mp4"), every=2.0): ...      # of any length, two seconds at a time
 
-PyAV (FFmpeg) reads everything but webp, whose animations it cannot decode: Pillow reads that.
+PyAV (FFmpeg) reads everything but webp, whose animations it cannot decode: Pillow reads that. It is imported where a
+file is opened, so that training on the world does without.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image as PILImage
 from PIL import ImageOps, ImageSequence, UnidentifiedImageError
 
 from mmcore.document import Clip, Image, Video
 from mmcore.errors import MMCoreError
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
 
 MEDIA_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".webp")
@@ -110,6 +112,8 @@ def _taken(held: list[np.ndarray], rate: float) -> Image | Video:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Iterator[Timed], float, float]]:
     """Frames of a file, their rate and its length in seconds as far as it says so; faults are told in one line."""
+    import av
+
     if not path.exists():
         raise MMCoreError(f"{path}: no such file")
     if path.is_dir():
@@ -181,6 +185,8 @@ def _steady(frames: Iterator[Timed], rate: float) -> Iterator[np.ndarray]:
 @contextmanager
 def _open_av(path: Path) -> Iterator[tuple[Iterator[Timed], float, float]]:
     """By FFmpeg."""
+    import av
+
     av.logging.set_level(av.logging.PANIC)
     with av.open(str(path)) as container:
         if not container.streams.video:
@@ -208,6 +214,8 @@ def _tidy(rate: float) -> float:
 
 def _rgb(frame: VideoFrame) -> np.ndarray:
     """(H, W, 3) uint8, transparency over white."""
+    from av.video.reformatter import ColorRange, Colorspace
+
     if any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8":
         rgba = frame.reformat(format="rgba").to_ndarray().astype(np.uint16)
         alpha = rgba[..., 3:]

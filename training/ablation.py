@@ -32,7 +32,8 @@ from mmcore.errors import MMCoreError
 from mmcore.flow import interpolate
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel, Output
-from mmcore.sequence import IGNORE, PackedSequence
+from mmcore.packing import PackedSequence
+from mmcore.sequence import IGNORE
 from mmcore.training.data import VALIDATION, Layout, PackedBatches, step_generator
 from mmcore.training.plain import Engine
 from mmcore.training.ranks import Ranks

@@ -23,7 +23,8 @@ from mmcore.config import PRESETS, MMCoreConfig
 from mmcore.core import Block
 from mmcore.linear import LinearAttention
 from mmcore.model import MMCoreModel
-from mmcore.sequence import START, VIDEO, Patches, Strip, pack
+from mmcore.packing import pack
+from mmcore.sequence import START, VIDEO, Patches, Strip
 from mmcore.training.bench_history import work
 from mmcore.training.curves import Curve, Panel, draw
 

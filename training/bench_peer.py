@@ -27,7 +27,8 @@ from mmcore.errors import MMCoreError
 from mmcore.generate import Order, Settings, write
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel, flow_losses
-from mmcore.sequence import IMAGE, VIDEO, Patches, Tokens, document_strip, pack
+from mmcore.packing import pack
+from mmcore.sequence import IMAGE, VIDEO, Patches, Tokens, document_strip
 from mmcore.training.bench import Row, best, fresh
 from mmcore.training.meter import peak_megabytes
 

@@ -22,7 +22,8 @@ from mmcore.attention import CONTEXT, TEXT
 from mmcore.autoencoder import PIXELS, Autoencoder, autoencoder_in
 from mmcore.document import Document
 from mmcore.errors import MMCoreError
-from mmcore.sequence import PackedSequence, Patches, Piece, Strip, document_strip, pack, pixels_as_bytes
+from mmcore.packing import PackedSequence, pack, pixels_as_bytes
+from mmcore.sequence import Patches, Piece, Strip, document_strip
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmcore.tokenizers.words import Words, open_words
@@ -56,7 +57,8 @@ class Layout:
         rows: `B`.
         room: positions in each lane of a row (text, context, target). Documents that take more are left out.
         passes: how often a document comes, on the average, where making one takes longer than learning from it: once
-            when it is new, then drawn from the last RECENT of its stream, with other noise, and other conditions hidden.
+            when it is new, then drawn from the last RECENT of its stream. Noise, and what is hidden, are new each time;
+            words are not, and with many passes they are learnt by heart.
         waiting: how many documents are at hand to choose from when rows are filled.
         last_context: share of documents whose last written medium is followed by its clean copy and the end token.
         copies: target spans of each medium to be written, each at a noise level of its own.

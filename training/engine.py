@@ -47,7 +47,6 @@ from torch import Tensor, nn
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel
 from mmcore.pyramid import PyramidDown, PyramidUp
-from mmcore.sequence import PackedSequence
 from mmcore.training.checkpoints import Shards
 from mmcore.training.lora import add_adapters
 from mmcore.training.optimizers import average

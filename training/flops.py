@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from mmcore.chains import CHUNK
 from mmcore.config import MMCoreConfig
 from mmcore.core import GRID_WAVES, LEVEL_WAVES
-from mmcore.sequence import IGNORE, PackedSequence
+from mmcore.packing import PackedSequence
+from mmcore.sequence import IGNORE
 
 
 @dataclass(frozen=True)

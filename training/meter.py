@@ -22,7 +22,7 @@ import torch
 
 from mmcore.attention import PADDING
 from mmcore.config import MMCoreConfig
-from mmcore.sequence import PackedSequence
+from mmcore.packing import PackedSequence
 from mmcore.training.flops import Load, forward_flops
 from mmcore.training.gpus import known_gpu
 from mmcore.training.ranks import Ranks

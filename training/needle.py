@@ -23,7 +23,8 @@ from mmcore.attention import CONTEXT
 from mmcore.cache import Cache
 from mmcore.config import MMCoreConfig
 from mmcore.model import MMCoreModel
-from mmcore.sequence import IGNORE, START, VIDEO, VIDEO_END, PackedSequence, Patches, Strip, pack
+from mmcore.packing import PackedSequence, pack
+from mmcore.sequence import IGNORE, START, VIDEO, VIDEO_END, Patches, Strip
 from mmcore.training.bench_context import CORES
 from mmcore.training.optimizers import make_optimizer, rate
 from mmcore.training.recipe import Recipe

@@ -26,7 +26,8 @@ from torch.optim.swa_utils import AveragedModel
 from mmcore.attention import best_backend
 from mmcore.errors import MMCoreError
 from mmcore.model import MMCoreModel, flow_losses
-from mmcore.sequence import IGNORE, PackedSequence
+from mmcore.packing import PackedSequence
+from mmcore.sequence import IGNORE
 from mmcore.training.checkpoints import load_weights
 from mmcore.training.meter import Work, packed_work
 from mmcore.training.optimizers import average, make_optimizer, rate

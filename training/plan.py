@@ -28,8 +28,9 @@ from mmcore.config import MMCoreConfig
 from mmcore.core import Block
 from mmcore.decoder import DecoderBlock
 from mmcore.model import MMCoreModel
+from mmcore.packing import pack
 from mmcore.pyramid import Floors, Planes, PyramidDown, PyramidUp
-from mmcore.sequence import START, Strip, pack
+from mmcore.sequence import START, Strip
 from mmcore.training.flops import Load, forward_flops
 from mmcore.training.gpus import Gpu
 from mmcore.training.optimizers import let_learn, split_parameters

@@ -17,7 +17,8 @@ import torch
 
 from mmcore.autoencoder import autoencoder_in
 from mmcore.errors import MMCoreError
-from mmcore.sequence import PackedSequence, Strip
+from mmcore.packing import PackedSequence
+from mmcore.sequence import Strip
 from mmcore.tokenizers.words import open_words
 from mmcore.training.data import VALIDATION, PackedBatches, fill_rows, step_generator
 from mmcore.training.meter import Report
