@@ -169,12 +169,13 @@ def test_without_the_library_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_backend_that_suits_a_machine(stand_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert best_backend("cpu", True, True) == "dense"
-    assert best_backend("cuda", False, True) == "flash"
-    assert best_backend("cuda", True, False) == "flex" and best_backend("cuda", False, False) == "sdpa"
+    assert best_backend("cpu", True, True, 9000) == "dense"
+    assert best_backend("cuda", False, True, 100) == "flash"
+    found = [best_backend("cuda", compiled, False, n) for compiled in (True, False) for n in (1152, 9000)]
+    assert found == ["sdpa", "flex", "sdpa", "sdpa"]
     monkeypatch.delitem(sys.modules, "flash_attn")
     monkeypatch.setattr("mmcore.attention.find_spec", lambda _: None)
-    assert best_backend("cuda", True, True) == "flex"
+    assert best_backend("cuda", True, True, 9000) == "flex"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention and flash-attn want a GPU")

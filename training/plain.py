@@ -163,7 +163,8 @@ class Engine(Stepper[MMCoreModel, PackedSequence]):
         super().__init__(model.to(ranks.device), recipe, ranks)
         self.model.backend = recipe.attention
         if recipe.attention == "auto":
-            self.model.backend = best_backend(self.device, recipe.compile, recipe.precision == "bf16")
+            positions, bf16 = sum(recipe.layout.room), recipe.precision == "bf16"
+            self.model.backend = best_backend(self.device, recipe.compile, bf16, positions)
         self.model.core.checkpointing = self.model.decoder.checkpointing = recipe.engine.checkpointing
         self.objective = Objective(self.model, recipe)
         self.begin_average()
