@@ -174,8 +174,8 @@ LONG = 4096
 def best_backend(device: torch.device | str, compiled: bool, bf16: bool, positions: int) -> str:
     """The backend that a training run takes if it is not told which.
 
-    For short rows making FlexAttention's mask costs more than it saves: an H200 took 0.18 s for a step with rows of 1152
-    positions, and 0.11 s with torch's own attention.
+    For short rows FlexAttention costs more than it saves: an H200 took 0.18 s for a step with rows of 1152 positions,
+    and 0.11 s with torch's own.
 
     Args:
         device: where it computes.

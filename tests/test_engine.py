@@ -111,6 +111,7 @@ def one(shards: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Pa
     where = tmp_path_factory.mktemp("one")
     jobs = [job(where / "plain", "optimizer.muon=0"), job(where / "muon")]
     jobs += [job(where / f"zero{zero}", *sharded(zero)) for zero in range(4)]
+    jobs += [job(where / f"together{zero}", *sharded(zero), "engine.at_once=2") for zero in (0, 2)]
     jobs += [job(where / "shards", "optimizer.muon=0", *shards)]
     jobs += [job(where / "scored", "optimizer.muon=0", *SCORED)]
     jobs += [job(where / "killed", *sharded(1), die=(0, 4, "step"))]
@@ -132,6 +133,11 @@ def two(one: Path, shards: tuple[str, ...], tmp_path_factory: pytest.TempPathFac
     jobs += [job(where / "killed", *sharded(3), die=(1, 4, "saving"))]
     launch(jobs, where, torchrun(free_port()), dies=True)
     return where
+
+
+@pytest.mark.parametrize("zero", [0, 2])
+def test_batches_that_go_through_the_model_together_are_the_same_step(one: Path, zero: int) -> None:
+    np.testing.assert_allclose(numbers(one / f"together{zero}"), numbers(one / "plain"), rtol=TOLERANCE, atol=2e-5)
 
 
 @pytest.mark.parametrize("zero", range(4))

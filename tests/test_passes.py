@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcore.document import Document
+from mmcore.document import Document, Image
 from mmcore.errors import MMCoreError
 from mmcore.packing import PackedSequence, bytes_as_pixels, pixels_as_bytes
 from mmcore.training.data import RECENT, DataState, Layout, PackedBatches
@@ -98,7 +98,7 @@ def test_a_batch_travels_as_bytes_and_arrives_as_floats() -> None:
     assert seq.patches.dtype == torch.uint8 and there.patches.dtype == torch.float32
     assert not there.patches[~there.is_patch].any()
     assert torch.equal(there.patches[there.is_patch], bytes_as_pixels(seq.patches[seq.is_patch]))
-    shown = {frame.tobytes() for i in range(40) for s in still(i) if hasattr(s, "frames") for frame in s.frames}
+    shown = {frame.tobytes() for i in range(40) for s in still(i) if isinstance(s, Image) for frame in s.frames}
     patches = there.target_patches[0][there.is_target_patch[0]][:16].reshape(4, 4, 4, 16, 16, 3)
     picture = ((patches.permute(2, 0, 3, 1, 4, 5).reshape(4, 64, 64, 3)[0] + 1) * 127.5).round().to(torch.uint8)
     assert picture.numpy().tobytes() in shown
