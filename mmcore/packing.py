@@ -143,6 +143,7 @@ def pack(
             for kind in (CONTEXT, TARGET):
                 cursor = at[kind] - room[0]
                 for piece in strip.patches[kind]:
+                    assert (piece.values.dtype == torch.uint8) == (dtype == torch.uint8), "bytes are not values"
                     end = cursor + 1 + len(piece.values)
                     is_level[r, cursor] = True
                     patches[r, cursor + 1 : end] = piece.values

@@ -120,6 +120,15 @@ def test_a_large_plan_is_made_without_its_memory() -> None:
     assert sum(make_plan(load_recipe("tiny", size), 64, GPUS["h100"], 0.4).memory.values()) > GPUS["h100"].memory
 
 
+def test_batches_that_go_through_the_model_at_once_are_counted() -> None:
+    one, four = (
+        make_plan(load_recipe("tiny", ["engine.batches=4", f"engine.at_once={n}"]), 1, GPUS["h100"], 0.4)
+        for n in (1, 4)
+    )
+    assert four.positions == 4 * one.positions and four.seconds == pytest.approx(4 * one.seconds)
+    assert four.memory["activations"] > 3.9 * one.memory["activations"]
+
+
 def test_a_run_from_a_model_folder_has_its_shape(root: Path) -> None:
     recipe = load_recipe("finetune", [f"start='{root / 'mmcore' / 'bundled'}'"])
     model = MMCoreModel(MMCoreConfig.from_pretrained(root / "mmcore" / "bundled"))

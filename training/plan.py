@@ -70,13 +70,13 @@ def make_plan(recipe: Recipe, gpus: int, gpu: Gpu, reached: float) -> Plan:
     """Plan a run.
 
     Args:
-        recipe: what to train; its layout is that of one batch, and each GPU has one at a time.
+        recipe: what to train; each GPU has as many batches of its layout at a time as go through the model at once.
         gpus: how many.
         gpu: of which kind.
         reached: share of the peak that is reached, in (0, 1]: model FLOPs utilization (arXiv 2204.02311).
     """
     config = shape(recipe)
-    load = Load.full(recipe.layout.rows, recipe.layout.room)
+    load = Load.full(recipe.engine.at_once * recipe.layout.rows, recipe.layout.room)
     with torch.device("meta"):
         model = MMCoreModel(config)
         let_learn(model, recipe)
