@@ -165,6 +165,7 @@ class MMCoreModel(PreTrainedModel):
             seq: the positions. Target patches are taken as they are, at the noise level that `seq.level` says.
             cache: clean positions of the past. What is new is written behind it; `cache.commit(seq.marks)` keeps it.
         """
+        assert seq.patches.is_floating_point(), "bytes of pixels become values by PackedSequence.to"
         lt, lc, lx = seq.lengths
         dtype = self._compute_dtype()
         config = self.config

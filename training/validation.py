@@ -52,7 +52,7 @@ def held_out_batches(stream: PackedBatches, indexes: Iterable[int]) -> list[Pack
     batches: list[PackedSequence] = []
     while strips:
         chosen = fill_rows({i: strip.lengths for i, strip in strips.items()}, layout.rows, layout.room)
-        batches.append(stream.batch([[strips.pop(i) for i in row] for row in chosen], autoencoder))
+        batches.append(stream.batch([[strips.pop(i) for i in row] for row in chosen], autoencoder).to("cpu"))
     return batches
 
 
