@@ -137,11 +137,11 @@ def test_packed_sizes_equal_unpacked(recipe: Recipe, tokenizer: TextTokenizer, t
     text = open_words(tmp_path)
     strips = [stream.strip(i, text, PIXELS) for i in range(5)]
     model = lively(MMCoreModel(config))
-    row = pack([strips], config.patch_width)
+    row, *each = (pack([some], config.patch_width, dtype=torch.uint8).to("cpu") for some in (strips, *zip(strips)))
     assert len({patches.grid for strip in strips for patches in strip.patches[2]}) >= 4
     with torch.no_grad():
         together = model(row)
-        alone = [model(pack([[strip]], config.patch_width)) for strip in strips]
+        alone = [model(one) for one in each]
     lt, lc, _ = row.lengths
     for d, one in enumerate(alone):
         found = together.hidden[0][row.marks.doc[0, :lt] == d], together.patches[0][row.marks.doc[0, lt + lc :] == d]
