@@ -28,21 +28,20 @@ from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.scene import STYLES, Scene, Solid
 from mmcore.training.world.shown import Shown
 from mmcore.training.world.tasks import sample_example
-from mmcore.training.world.wear import worn
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_true_still_is_read_right(seed: int) -> None:
     rng = np.random.default_rng((7, seed))
     shown = Shown(sample_scene(rng, moving=False), clip=False)
-    assert shows(worn(rng, shown.written().frames), shown)
+    assert shows(shown.given(rng).drawn().frames, shown)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_true_clip_is_read_right(seed: int) -> None:
     rng = np.random.default_rng((8, seed))
     shown = Shown(sample_scene(rng, moving=True), clip=True)
-    found = read_scene(worn(rng, shown.written().frames))
+    found = read_scene(shown.given(rng).drawn().frames)
     assert found.scene.backdrop == shown.scene.backdrop and found.error < 20
     assert shown.asked_of(found.scene) == parse(shown.caption)
     for solid, true in zip(found.scene.solids, shown.scene.solids, strict=True):
@@ -88,7 +87,7 @@ def test_the_right_clip_passes() -> None:
 def test_a_style_is_read_and_what_it_shows(style: str, clip: bool) -> None:
     scene = replace(TRUE.swap(0, replace(BALL, motion="bounce")), backdrop="blue sky", style=style)
     shown = Shown(scene, clip)
-    assert shows(worn(np.random.default_rng(1), shown.written().frames), shown)
+    assert shows(shown.given(np.random.default_rng(1)).drawn().frames, shown)
     other = replace(scene, style=STYLES[STYLES.index(style) - 1])
     assert not shows(Shown(other, clip).written().frames, shown)
 

@@ -17,7 +17,6 @@ from mmcore.training.world.scene import BACKDROPS, Scene, Solid
 from mmcore.training.world.shown import Shown
 from mmcore.training.world.sketch import enclosed
 from mmcore.training.world.styles import in_blocks, stands_out, styled
-from mmcore.training.world.wear import worn
 
 HARD = (
     (SKETCH, 0, "a cone behind a cylinder's edge"),
@@ -39,7 +38,7 @@ def test_a_hard_scene_is_read_right(style: str, seed: int, shown: str) -> None:
     while not stands_out(scene):
         scene = replace(sample_scene(rng, moving=False, solids=int(rng.choice((1, 2, 3)))), style=style)
     wanted = Shown(scene, clip=False)
-    assert shows(worn(rng, wanted.written().frames), wanted), shown
+    assert shows(wanted.given(rng).drawn().frames, wanted), shown
 
 
 SCENE = Scene((Solid("ball", "purple", "large", -0.6, 0.2), Solid("cone", "pink", "small", 0.7, 0.0)), "gray room")

@@ -18,7 +18,8 @@ from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_shots
 from mmcore.training.world.scene import Scene
 from mmcore.training.world.shots import question as shots_question
-from mmcore.training.world.shown import FIRST, FRAMES, LAST, THEN
+from mmcore.training.world.shown import FIRST, LAST, THEN
+from mmcore.training.world.take import FRAMES
 from mmcore.training.world.talk import SMALL_TALK
 from mmcore.training.world.tasks import MIXTURES, TASKS, sample_example
 

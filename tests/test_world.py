@@ -23,8 +23,9 @@ from mmcore.training.world.questions import question
 from mmcore.training.world.render import Light, placed, render, sprite
 from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.scene import BACKDROPS, COLOURS, SHAPES, STYLES, Scene, Solid
-from mmcore.training.world.shown import FRAMES, SIZE, Shown
+from mmcore.training.world.shown import Shown
 from mmcore.training.world.styles import stands_out
+from mmcore.training.world.take import FRAMES, SIZE
 from mmcore.training.world.tasks import TASKS, sample_document
 
 pytestmark = pytest.mark.quick

@@ -47,7 +47,7 @@ def sample(seed: int, style: str, clip: bool) -> tuple[np.ndarray, Shown]:
         if style != DRAWN:
             shown = replace(shown, scene=replace(shown.scene, style=style))
         if stands_out(shown.scene):
-            return shown.given(rng).frames, shown
+            return shown.given(rng).drawn().frames, shown
 
 
 def is_read(seed: int, style: str, clip: bool) -> bool:

@@ -21,7 +21,7 @@ from mmcore.document import Document, Text
 from mmcore.training.judge import KEPT, PARTS, Judges, Turn, Verdict, kinds
 from mmcore.training.world.parse import hear
 from mmcore.training.world.physics import true_velocity, velocity_error
-from mmcore.training.world.shown import FRAMES
+from mmcore.training.world.take import FRAMES
 
 UNCHANGED = 2
 """A pixel that an edit changes by no more than this, of 255, is to stay as it is."""

@@ -21,7 +21,8 @@ from mmcore.training.world.camera import aim
 from mmcore.training.world.language import say
 from mmcore.training.world.paths import Path, moments, paths
 from mmcore.training.world.scene import SIZES, Scene, Solid
-from mmcore.training.world.shown import FPS, FRAMES, SIZE, Lines, draw, given_with
+from mmcore.training.world.shown import Lines, draw, given_with
+from mmcore.training.world.take import FPS, FRAMES, SIZE
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (230, 20, 60),

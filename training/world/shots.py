@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmcore.document import Segment, Text
+from mmcore.document import Text
 from mmcore.training.world.language import definite, pick, say
 from mmcore.training.world.meaning import Thing
 from mmcore.training.world.sampling import sample_shots
 from mmcore.training.world.scene import Scene
-from mmcore.training.world.shown import Lines, Shown, given_with, user, with_sentence
+from mmcore.training.world.shown import Line, Lines, Shown, given_with, user, with_sentence
 
 SHOTS = ("the first", "the second")
 
@@ -31,7 +31,7 @@ def answer_shots(rng: np.random.Generator, _: bool) -> Lines:
     """One or two questions about a clip of two shots."""
     shown = Shown(sample_shots(rng), True)
     asked, said = question(rng, shown.scene)
-    segments: list[Segment] = [*given_with(rng, shown.given(rng), asked), Text(said, True)]
+    segments: list[Line] = [*given_with(rng, shown.given(rng), asked), Text(said, True)]
     for _turn in range(int(rng.integers(2))):
         asked, said = question(rng, shown.scene)
         segments += [user(rng, asked), Text(said, True)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from mmcore.document import Document, Image, Text, Video
 from mmcore.training.world.render import render
 from mmcore.training.world.scene import Scene, Solid
-from mmcore.training.world.shown import FPS, FRAMES, SIZE
+from mmcore.training.world.take import FPS, FRAMES, SIZE
 
 
 def showcase() -> tuple[Document, ...]:

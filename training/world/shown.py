@@ -9,13 +9,11 @@ import numpy as np
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.training.world.language import caption, casual, pick, say, tell
 from mmcore.training.world.meaning import Meaning, meaning
-from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.scene import STYLES, Scene
 from mmcore.training.world.styles import stands_out
-from mmcore.training.world.wear import worn
-
-FRAMES, FPS, SIZE = 16, 8.0, (64, 64)
+from mmcore.training.world.take import FRAMES, Take
+from mmcore.training.world.wear import sample_wear
 
 STYLED = 0.1
 """How often a scene that may have a style has one."""
@@ -60,15 +58,18 @@ class Shown:
         """As much of another scene as was asked for of this one: what both say must be equal."""
         return meaning(scene, self.clip, self.sized, self.placed)
 
+    @property
+    def take(self) -> Take:
+        """As the model is to write it."""
+        return Take(self.scene, self.clip, True, range(self.after, FRAMES))
+
     def written(self) -> Image | Video:
         """Drawn or filmed, as the model is to write it."""
-        frames = render(self.scene, FRAMES if self.clip else 1, SIZE)[self.after :]
-        return (Video if self.clip else Image)(frames, FPS, True)
+        return self.take.drawn()
 
-    def given(self, rng: np.random.Generator) -> Image | Video:
+    def given(self, rng: np.random.Generator) -> Take:
         """The same as somebody sends it."""
-        medium = self.written()
-        return replace(medium, frames=worn(rng, medium.frames), learn=False)
+        return replace(self.take, learn=False, wear=sample_wear(rng))
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,11 @@ class Example:
     shown: tuple[Shown, ...] = ()
 
 
-Lines = tuple[tuple[Segment, ...], tuple[Shown, ...]]
-"""Segments, and what each learnt medium among them shows."""
+Line = Segment | Take
+"""A segment, perhaps yet to be drawn."""
+
+Lines = tuple[tuple[Line, ...], tuple[Shown, ...]]
+"""What a document is to be made of, and what each learnt medium in it shows."""
 
 
 def draw(rng: np.random.Generator, clip: bool, styles: bool = False) -> Shown:
@@ -107,12 +111,12 @@ def user(rng: np.random.Generator, words: str) -> Text:
     return Text(casual(rng, words))
 
 
-def given_with(rng: np.random.Generator, medium: Segment, words: str) -> tuple[Segment, ...]:
+def given_with(rng: np.random.Generator, medium: Line, words: str) -> tuple[Line, ...]:
     """A medium and words about it, in either order."""
     pair = (medium, user(rng, words))
     return pair if rng.random() < 0.7 else pair[::-1]
 
 
-def with_sentence(shown: Shown, introduction: str = HERE) -> tuple[Segment, ...]:
+def with_sentence(shown: Shown, introduction: str = HERE) -> tuple[Line, ...]:
     """A medium after a sentence that says what it shows and where: what words have settled is not left to the noise."""
-    return Text(introduction + tell(meaning(shown.scene, shown.clip, spotted=True, seen=False)), True), shown.written()
+    return Text(introduction + tell(meaning(shown.scene, shown.clip, spotted=True, seen=False)), True), shown.take

@@ -6,20 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from mmcore.document import Video
 from mmcore.training.world.heldout import draws_pairs, holds_pair, split
 from mmcore.training.world.language import describe, name, pick, say
 from mmcore.training.world.meaning import meaning
 from mmcore.training.world.paths import fits
-from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.scene import ALONE, Scene
 from mmcore.training.world.shown import (
     FIRST,
-    FPS,
-    FRAMES,
     LAST,
-    SIZE,
     THEN,
     Lines,
     Shown,
@@ -28,7 +23,8 @@ from mmcore.training.world.shown import (
     user,
     with_sentence,
 )
-from mmcore.training.world.wear import worn
+from mmcore.training.world.take import FRAMES, Take
+from mmcore.training.world.wear import sample_wear
 
 TELL = (
     "tell a story: first {}, then {}, at last {}",
@@ -78,8 +74,8 @@ def uniform_motion(rng: np.random.Generator, _: bool) -> Lines:
 def _second_half(rng: np.random.Generator, shown: Shown) -> Lines:
     """The first half of a clip, to be gone on with."""
     shown = replace(shown, after=FRAMES // 2)
-    first = Video(worn(rng, render(shown.scene, FRAMES, SIZE)[: shown.after]), FPS)
-    return (*given_with(rng, first, say(rng, pick(rng, ("go on", "next")))), shown.written()), (shown,)
+    first = Take(shown.scene, True, frames=range(shown.after), wear=sample_wear(rng))
+    return (*given_with(rng, first, say(rng, pick(rng, ("go on", "next")))), shown.take), (shown,)
 
 
 def story(rng: np.random.Generator, _: bool) -> Lines:

@@ -11,7 +11,8 @@ from mmcore.training.world.language import pick, say
 from mmcore.training.world.meaning import Thing
 from mmcore.training.world.others import sample_other
 from mmcore.training.world.scene import COLOURS, SHAPES
-from mmcore.training.world.shown import FPS, FRAMES, SIZE, Lines, draw, given_with, user
+from mmcore.training.world.shown import Lines, draw, given_with, user
+from mmcore.training.world.take import FPS, FRAMES, SIZE
 
 SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (

@@ -12,20 +12,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mmcore.document import Document, Image, Segment, Text
+from mmcore.document import Document, Text
 from mmcore.training.world.edits import animate, find_edit, sample_edit
 from mmcore.training.world.foreign import describe_foreign
 from mmcore.training.world.heldout import Dice
 from mmcore.training.world.language import OWN, pick, say
 from mmcore.training.world.questions import in_both, question
-from mmcore.training.world.render import render
 from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.shots import answer_shots, describe_shots, write_shots
 from mmcore.training.world.shown import (
-    FPS,
-    FRAMES,
-    SIZE,
     Example,
+    Line,
     Lines,
     Shown,
     asked_for,
@@ -35,8 +32,9 @@ from mmcore.training.world.shown import (
     with_sentence,
 )
 from mmcore.training.world.stories import continuation, story, uniform_motion
+from mmcore.training.world.take import Take
 from mmcore.training.world.talk import missing, no_scene, small_talk
-from mmcore.training.world.wear import worn
+from mmcore.training.world.wear import sample_wear
 
 
 def write_medium(rng: np.random.Generator, clip: bool) -> Lines:
@@ -78,7 +76,7 @@ def image_to_video(rng: np.random.Generator, _: bool) -> Lines:
         change = animate(rng, sample_scene(rng, moving=False))
         if change is not None:
             break
-    first = Image(worn(rng, render(change.scene, FRAMES, SIZE)[:1]), FPS)
+    first = Take(change.scene, clip=False, wear=sample_wear(rng))
     changed = Shown(change.scene, True, before=change.scene.at_rest)
     return (*given_with(rng, first, change.instruction), *with_sentence(changed)), (changed,)
 
@@ -90,7 +88,7 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
     """Two to six turns that mix words, pictures and clips, and go back to earlier ones."""
     seen: list[Shown] = []
     written: list[Shown] = []
-    segments: list[Segment] = []
+    segments: list[Line] = []
     for _ in range(int(rng.integers(2, 7))):
         kind = "new" if not seen else ("new", "edit", "edit", "question")[int(rng.integers(4))]
         if kind in ("new", "edit") and len(seen) == 3:
@@ -312,10 +310,8 @@ MIXTURES: dict[str, dict[str, float]] = {
 """Shares of the tasks. Stills take a quarter of a clip's positions, and teach the words for what is seen as well."""
 
 
-def sample_example(
-    seed: int, task: str | None = None, mixture: str = "all", held_out: str = "", most: int = 4
-) -> Example:
-    """Draw a document of the world with the scenes behind it.
+def sample_lines(seed: int, task: str | None = None, mixture: str = "all", held_out: str = "", most: int = 4) -> Lines:
+    """Draw what a document of the world is made of, its pictures and clips yet to be drawn, with the scenes behind it.
 
     Args:
         seed: decides everything; >= 0.
@@ -329,8 +325,15 @@ def sample_example(
         shares = MIXTURES[mixture]
         task = str(rng.choice(list(shares), p=list(shares.values())))
     writer, clip = TASKS[task]
-    segments, shown = writer(rng, clip)
-    return Example(Document(segments), shown)
+    return writer(rng, clip)
+
+
+def sample_example(
+    seed: int, task: str | None = None, mixture: str = "all", held_out: str = "", most: int = 4
+) -> Example:
+    """Draw a document of the world with the scenes behind it; see `sample_lines`."""
+    lines, shown = sample_lines(seed, task, mixture, held_out, most)
+    return Example(Document(tuple(line.drawn() if isinstance(line, Take) else line for line in lines)), shown)
 
 
 def sample_document(seed: int, task: str | None = None, mixture: str = "all", most: int = 4) -> Document:

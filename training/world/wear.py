@@ -1,10 +1,12 @@
 """What cameras, codecs and models do to pictures: those that are read come soft, tinted, noisy, and compressed.
 
-worn(rng, frames)                    # (T, Y, X, 3) uint8, now and then untouched
+wear = sample_wear(rng)              # None now and then
+worn(frames, wear)                   # (T, Y, X, 3) uint8
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -23,24 +25,72 @@ COMPRESSED = 0.4
 QUALITIES = 60, 95
 """JPEG's quality, from and to."""
 
+SEEDS = 2**24
+"""So many seeds of noise there are: a float32 holds each of them."""
 
-def worn(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
-    """The same frames, worn.
+GRAIN = 2 * (256**2 - 1) ** 0.5 / 12**0.5
+"""Standard deviation of the sum of four bytes."""
+
+
+@dataclass(frozen=True)
+class Wear:
+    """How much a picture or a clip is worn.
 
     Args:
-        rng: decides how much.
-        frames: (T, Y, X, 3) uint8.
+        softness: what a pixel takes from its four neighbours, in [0, 1].
+        tint: what each channel is multiplied with.
+        noise: standard deviation, of 255.
+        seed: of the noise, below SEEDS.
+        quality: JPEG's; 0 where it has been through no codec.
     """
+
+    softness: float
+    tint: tuple[float, float, float]
+    noise: float
+    seed: int
+    quality: int
+
+
+def sample_wear(rng: np.random.Generator) -> Wear | None:
+    """Draw how much; None where a picture is untouched."""
     if rng.random() > SHARE:
+        return None
+    softness, noise = float(rng.uniform(0, SOFTNESS)), float(rng.uniform(0, NOISE))
+    red, green, blue = rng.uniform(1 - TINT, 1 + TINT, 3).tolist()
+    quality = int(rng.integers(*QUALITIES)) if rng.random() < COMPRESSED else 0
+    return Wear(softness, (red, green, blue), noise, int(rng.integers(SEEDS)), quality)
+
+
+def worn(frames: np.ndarray, wear: Wear | None) -> np.ndarray:
+    """Frames (T, Y, X, 3) uint8, worn; None leaves them as they are."""
+    if wear is None:
         return frames
-    softness, noise = np.float32(rng.uniform(0, SOFTNESS)), np.float32(rng.uniform(0, NOISE))
-    tint = rng.uniform(1 - TINT, 1 + TINT, 3).astype(np.float32)
+    softness = np.float32(wear.softness)
     x = np.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge").astype(np.float32)
     around = (x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]) * np.float32(0.25)
-    mixed = ((1 - softness) * x[:, 1:-1, 1:-1] + softness * around) * tint
-    mixed += noise * rng.standard_normal(frames.shape, np.float32)
+    mixed = ((1 - softness) * x[:, 1:-1, 1:-1] + softness * around) * np.array(wear.tint, np.float32)
+    mixed += np.float32(wear.noise) * grain(wear.seed, frames.shape)
     touched = np.clip(mixed + np.float32(0.5), 0, 255).astype(np.uint8)
-    return compressed(touched, int(rng.integers(*QUALITIES))) if rng.random() < COMPRESSED else touched
+    return compressed(touched, wear.quality) if wear.quality else touched
+
+
+def grain(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Noise of mean 0 and standard deviation 1, nearly normal: each value is the sum of four bytes of a hash.
+
+    Args:
+        seed: below SEEDS.
+        shape: of the noise; the same place in it has the same value on every machine.
+    """
+    at = np.arange(int(np.prod(shape)), dtype=np.uint32) + hashed(np.array([seed], np.uint32))
+    total = hashed(at).view(np.uint8).reshape(-1, 4).sum(1, dtype=np.int32) - 510
+    return (total.astype(np.float32) / np.float32(GRAIN)).reshape(shape)
+
+
+def hashed(x: np.ndarray) -> np.ndarray:
+    """32-bit integers well mixed ("lowbias32", nullprogram.com/blog/2018/07/31)."""
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    return x ^ (x >> 16)
 
 
 def compressed(frames: np.ndarray, quality: int) -> np.ndarray:
