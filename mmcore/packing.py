@@ -86,9 +86,9 @@ class PackedSequence:
         """The same sequence with every tensor changed; `change` is given those of the others at the same place too."""
         every = (self, *others)
         marks = Marks(*(change(*(getattr(s.marks, f.name) for s in every)) for f in fields(Marks)))
-        names = [f.name for f in fields(self) if f.name not in ("marks", "lengths")]
-        changed = {name: change(*(getattr(s, name) for s in every)) for name in names}
-        return PackedSequence(**changed, marks=marks, lengths=self.lengths)
+        tensors = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor)]
+        changed = {name: change(*(getattr(s, name) for s in every)) for name in tensors}
+        return replace(self, **changed, marks=marks)
 
     def pin_memory(self) -> PackedSequence:
         """The same sequence in memory from which a GPU copies while it computes."""

@@ -42,9 +42,6 @@ VALIDATION = 2**40
 BEAM = 16
 """So many ways to fill a row are followed at once."""
 
-RECENT = 1024
-"""So many documents of a stream are kept where they come again."""
-
 PATIENCE = 600
 """Seconds after which a process that makes batches is taken to hang."""
 
@@ -56,9 +53,6 @@ class Layout:
     Args:
         rows: `B`.
         room: positions in each lane of a row (text, context, target). Documents that take more are left out.
-        passes: how often a document comes, on the average, where making one takes longer than learning from it: once
-            when it is new, then drawn from the last RECENT of its stream. Noise, and what is hidden, are new each time;
-            words are not, and with many passes they are learnt by heart.
         waiting: how many documents are at hand to choose from when rows are filled.
         last_context: share of documents whose last written medium is followed by its clean copy and the end token.
         copies: target spans of each medium to be written, each at a noise level of its own.
@@ -69,7 +63,6 @@ class Layout:
 
     rows: int = 12
     room: tuple[int, int, int] = (112, 148, 148)
-    passes: int = 1
     waiting: int = 96
     last_context: float = 0.15
     copies: int = 1
@@ -114,7 +107,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
     ) -> None:
         self.source, self.tokenizer, self.patch = source, Path(tokenizer), patch
         self.layout, self.state, self.seed, self.stride = layout, state or DataState(), seed, stride
-        self.look, self.recent = look, dict[int, list[Piece]]()
+        self.look = look
 
     def __iter__(self) -> Iterator[tuple[PackedSequence, DataState]]:
         """Batches, each with the state from which the next one follows.
@@ -150,33 +143,19 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
     def strip(self, index: int, text: Words, autoencoder: Autoencoder) -> Strip:
         """One document as positions."""
         rng, layout = np.random.default_rng((self.seed, index)), self.layout
-        pieces = self.pieces(self.place(index), text, autoencoder)
+        pieces = self.pieces(index, text, autoencoder)
         kinds = (TEXT | CONTEXT, TEXT, CONTEXT, 0)
         shares = (layout.hide_all, layout.hide_text, layout.hide_context)
         media = sum(isinstance(p, Patches) and p.learn for p in pieces)
         hides = rng.choice(kinds, size=(media, layout.copies), p=(*shares, 1 - sum(shares)))
         return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist(), signs=text.signs)
 
-    def place(self, index: int) -> int:
-        """Which document of the source comes: all in turn, or those that have been there again in between."""
-        turn, stream = divmod(index, self.stride)
-        place, again = divmod(turn, self.layout.passes)
-        if again:
-            place -= int(np.random.default_rng((self.seed, index, again)).integers(min(place + 1, RECENT)))
-        return place * self.stride + stream
-
-    def pieces(self, place: int, text: Words, autoencoder: Autoencoder) -> list[Piece]:
+    def pieces(self, index: int, text: Words, autoencoder: Autoencoder) -> list[Piece]:
         """A document of the source cut to pieces, pixels as bytes."""
-        if place in self.recent:
-            return self.recent[place]
-        pieces = document_pieces(self.source(place), text, self.patch, autoencoder, self.look)
-        if autoencoder is PIXELS:
-            pieces = [replace(p, values=pixels_as_bytes(p.values)) if isinstance(p, Patches) else p for p in pieces]
-        if self.layout.passes > 1:
-            self.recent[place] = pieces
-            if len(self.recent) > RECENT:
-                del self.recent[next(iter(self.recent))]
-        return pieces
+        pieces = document_pieces(self.source(index), text, self.patch, autoencoder, self.look)
+        if autoencoder is not PIXELS:
+            return pieces
+        return [replace(p, values=pixels_as_bytes(p.values)) if isinstance(p, Patches) else p for p in pieces]
 
     def batch(self, rows: Sequence[Sequence[Strip]], autoencoder: Autoencoder) -> PackedSequence:
         """Rows of strips that `strip` made, packed."""

@@ -91,7 +91,7 @@ class Meter:
         self, work: Callable[[Any], Work], recipe: Recipe, ranks: Ranks, samples: int = 0, tokens: int = 0
     ) -> None:
         self.of_batch, self.ranks, self.samples, self.tokens = work, ranks, samples, tokens
-        gpu = known_gpu(torch.cuda.get_device_name(ranks.device)) if torch.cuda.is_available() else None
+        gpu = known_gpu(torch.cuda.get_device_name(ranks.device)) if torch.device(ranks.device).type == "cuda" else None
         self.peak = gpu.peak if gpu and recipe.precision == "bf16" else None
         self.began, self.begun_with, self.skipped = time.perf_counter(), samples, 0
         self.work, self.recent = Work(), list[Report]()
@@ -157,7 +157,7 @@ class Meter:
 
     def memory(self) -> float:
         """The most megabytes that this rank has held so far: of its GPU, or else of the process."""
-        if torch.cuda.is_available():
+        if torch.device(self.ranks.device).type == "cuda":
             return torch.cuda.max_memory_allocated(self.ranks.device) / 2**20
         return peak_megabytes()
 

@@ -182,8 +182,8 @@ class Engine(Stepper[MMCoreModel, PackedSequence]):
 
     def losses(self, batches: Sequence[PackedSequence], generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """See `Stepper`."""
-        first, *others = (batch.to(self.device) for batch in batches)
-        return self.objective(first.above(*others), generators)
+        first, *others = batches
+        return self.objective(first.above(*others).to(self.device), generators)
 
     def begin_average(self) -> None:
         """Start the average at the weights as they are."""

@@ -275,11 +275,8 @@ def _read(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> Recipe
         raise MMCoreError(f"{path}: mixture must be one of {', '.join(MIXTURES)}, got {recipe.mixture!r}")
     if not 1 <= recipe.solids <= 4:
         raise MMCoreError(f"{path}: solids must be 1, 2, 3 or 4, got {recipe.solids}")
-    if min(recipe.layout.copies, recipe.layout.passes) < 1:
-        raise MMCoreError(
-            f"{path}: layout.copies must be at least 1, and layout.passes too, got {recipe.layout.copies} and "
-            f"{recipe.layout.passes}"
-        )
+    if recipe.layout.copies < 1:
+        raise MMCoreError(f"{path}: layout.copies must be at least 1, got {recipe.layout.copies}")
     return recipe
 
 

@@ -23,7 +23,8 @@ from mmcore.tokenizers.media import fit
 from mmcore.training.data import VALIDATION, Source
 from mmcore.training.recipe import WORLD, Recipe
 from mmcore.training.shards import Shards
-from mmcore.training.world.tasks import sample_document
+from mmcore.training.undrawn import LineSource
+from mmcore.training.world.tasks import sample_document, sample_lines
 
 BLOCK = 1000
 """Each run of so many documents holds the shares of a mixture, to the nearest document."""
@@ -113,6 +114,11 @@ def mixture_order(counts: tuple[int, ...], seed: int, block: int) -> np.ndarray:
 def world(recipe: Recipe) -> Source:
     """The documents of the world that a recipe asks for."""
     return partial(sample_document, mixture=recipe.mixture, most=recipe.solids)
+
+
+def world_lines(recipe: Recipe) -> LineSource:
+    """The same before they are drawn."""
+    return lambda index: sample_lines(index, mixture=recipe.mixture, most=recipe.solids)[0]
 
 
 def recipe_source(recipe: Recipe, config: MMCoreConfig | None) -> Source:

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch.utils.data import IterableDataset
 
@@ -35,7 +36,8 @@ from mmcore.training.plain import Engine, Stepper
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import WORLD, Recipe
 from mmcore.training.ruler import Ruler
-from mmcore.training.sources import held_out, recipe_source, recipe_words
+from mmcore.training.sources import held_out, recipe_source, recipe_words, world_lines
+from mmcore.training.undrawn import UndrawnBatches
 from mmcore.training.validation import Validation, held_out_batches
 
 
@@ -90,9 +92,13 @@ def native_subject(recipe: Recipe, source: Source | None, ranks: Ranks, folder: 
     tokenizer = words_file(folder)
     assert tokenizer is not None
     engine = make_engine(model, recipe, ranks)
-    documents, stride = source or recipe_source(recipe, config), recipe.engine.batches
+    stride, undrawn = recipe.engine.batches, source is None and draws_itself(recipe, config, engine.device)
+    documents = source or recipe_source(recipe, config)
 
     def stream(state: DataState) -> PackedBatches:
+        if undrawn:
+            lines = world_lines(recipe)
+            return UndrawnBatches(lines, tokenizer, config.patch, recipe.layout, state, recipe.seed, stride)
         return PackedBatches(documents, tokenizer, config.patch, recipe.layout, state, recipe.seed, stride, config.look)
 
     return Subject(
@@ -102,6 +108,11 @@ def native_subject(recipe: Recipe, source: Source | None, ranks: Ranks, folder: 
         lambda: Ruler(engine, folder),
         parallel=True,
     )
+
+
+def draws_itself(recipe: Recipe, config: MMCoreConfig, device: torch.device) -> bool:
+    """Whether the device that learns from the world draws it as well: a GPU, for a model of pixels without an eye."""
+    return device.type == "cuda" and not (recipe.data or config.look or config.latent_channels)
 
 
 def family_subject(recipe: Recipe, source: Source | None, ranks: Ranks) -> Subject:
@@ -121,7 +132,7 @@ def make_validation(engine: Engine, source: Source | None, tokenizer: Path) -> V
     """What a recipe asks to be validated on; conditions are never hidden there."""
     recipe, config = engine.recipe, engine.model.config
     documents, indexes = held_out(recipe, config, source)
-    layout = dataclasses.replace(recipe.layout, passes=1, hide_all=0.0, hide_text=0.0, hide_context=0.0)
+    layout = dataclasses.replace(recipe.layout, hide_all=0.0, hide_text=0.0, hide_context=0.0)
     stream = PackedBatches(documents, tokenizer, config.patch, layout, seed=recipe.seed, look=config.look)
     return Validation(held_out_batches(stream, indexes), engine)
 

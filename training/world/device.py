@@ -1,0 +1,317 @@
+"""The renderer by PyTorch, for many frames at once on any device: what `render`, `styles` and `wear` do frame by frame.
+
+It draws the same but for rounding.
+
+    frames = draw(sheet)                 # (F, COLUMNS) of `sheet` -> (F, 64, 64, 3) uint8
+
+Every solid is hit as each of the four shapes, and one of the four is taken; that is quick where one kernel does it all,
+so blocks of BLOCK frames are compiled for a GPU. Shapes: `F` frames, `Y X` rows and columns of rays; a vector is three
+tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmcore.training.world import sheet as columns
+from mmcore.training.world.camera import (
+    AIM_HEIGHT,
+    GROUND_SKY,
+    HALF_VIEW,
+    HILLS,
+    RAYS,
+)
+from mmcore.training.world.codec import through_codec
+from mmcore.training.world.render import (
+    AMBIENT,
+    DIFFUSE,
+    LIGHT_HEIGHT,
+    PROPORTIONS,
+    SHADOW,
+    SPECULAR,
+    YAW,
+)
+from mmcore.training.world.scene import BACKDROPS, COLOURS, EYE, SHAPES, STYLES
+from mmcore.training.world.styles import BLOCK as ART_BLOCK
+from mmcore.training.world.styles import DARKEST, LEAD, LUMA, PAPER, PRESSURE, SHADE
+from mmcore.training.world.take import SIZE
+from mmcore.training.world.wear import GRAIN
+
+Vector = tuple[Tensor, Tensor, Tensor]
+
+BLOCK = 512
+"""Frames that are drawn at once."""
+
+WORD = 0xFFFFFFFF
+"""The bits of a 32-bit integer."""
+
+
+def draw(sheet: Tensor) -> Tensor:
+    """Draw frames.
+
+    Args:
+        sheet: (F, COLUMNS) float32, rows of `sheet.sheet_of`.
+    Returns:
+        (F, 64, 64, 3) uint8 on the same device.
+    """
+    empty, solid, finish = (_compiled(stage) if sheet.is_cuda else stage for stage in (_empty, _solid, _finish))
+    frames = [torch.zeros(0, *SIZE, 3, dtype=torch.uint8, device=sheet.device)]
+    for block in sheet.split(BLOCK):
+        if sheet.is_cuda:  # compiled for one shape alone
+            block = torch.nn.functional.pad(block, (0, 0, 0, BLOCK - len(block)))
+        picture, rays = empty(block)
+        for numbers in block[:, columns.SOLIDS :].split(len(columns.SOLID), 1):
+            picture = solid(picture, rays, numbers, block)
+        frames.append(finish(picture, block))
+    return torch.cat(frames)[: len(sheet)]
+
+
+@cache
+def _compiled(stage: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(stage, dynamic=False)
+
+
+def _empty(sheet: Tensor) -> tuple[Vector, Vector]:
+    """The backdrop with the solids' shadows, each colour (F, Y, X) in [0, 1], and the rays."""
+    f = sheet[:, :, None, None]
+    height, gain, light = f[:, 0], f[:, columns.LIGHT + 1], _light(f[:, columns.LIGHT])
+    rays = _rays(height, f[:, 1], f[:, 2], sheet.device)
+    picture, ground, x, z = _background(rays, height, f[:, columns.BACKDROP], sheet)
+    shade = gain
+    for numbers in f[:, columns.SOLIDS :].split(len(columns.SOLID), 1):
+        shade = shade * _shadow(numbers, light, ground, x, z)
+    red, green, blue = (colour * shade for colour in picture)
+    return (red, green, blue), rays
+
+
+def _solid(picture: Vector, rays: Vector, numbers: Tensor, sheet: Tensor) -> Vector:
+    """A picture with one more solid before it, whose columns are `numbers`."""
+    f = sheet[:, :, None, None]
+    light = _light(f[:, columns.LIGHT])
+    mask, painted = _sprite(numbers[:, :, None, None], light, f[:, columns.LIGHT + 1], rays, f[:, 0], sheet)
+    red, green, blue = (torch.where(mask, new, old) for new, old in zip(painted, picture, strict=True))
+    return red, green, blue
+
+
+def _finish(picture: Vector, sheet: Tensor) -> Tensor:
+    """Frames (F, 64, 64, 3) uint8 in their style, worn."""
+    image = torch.stack(picture, -1)
+    f, rows, across, _ = image.shape
+    mean = image.view(f, rows // RAYS, RAYS, across // RAYS, RAYS, 3).mean((2, 4))
+    frames = _styled(torch.floor((mean * 255 + 0.5).clamp(0, 255)), sheet[:, columns.STYLE])
+    return through_codec(_worn(frames, sheet), sheet[:, columns.QUALITY]).to(torch.uint8)
+
+
+def _dot(a: Vector, b: Vector) -> Tensor:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _table(sheet: Tensor, rows: list[tuple[float, ...]], index: Tensor) -> list[Tensor]:
+    """What stands in an index's row of a table, each column by itself."""
+    found = torch.tensor(rows, device=sheet.device, dtype=torch.float32)[index.long()]
+    return list(found.unbind(-1))
+
+
+def _rays(height: Tensor, turn: Tensor, zoom: Tensor, device: torch.device) -> Vector:
+    """Directions of length 1, each (F, Y, X); see `camera.view`."""
+    rows, across = SIZE[0] * RAYS, SIZE[1] * RAYS
+    half = HALF_VIEW * zoom
+    v = (1 - (2 * torch.arange(rows, device=device) + 1) / rows)[None, :, None] * half * (SIZE[0] / max(SIZE))
+    u = ((2 * torch.arange(across, device=device) + 1) / across - 1)[None, None] * half * (SIZE[1] / max(SIZE))
+    c, s = torch.cos(turn), torch.sin(turn)
+    forward = EYE * s, AIM_HEIGHT - height, EYE * c
+    length = torch.sqrt(_dot(forward, forward))
+    fx, fy, fz = (part / length for part in forward)
+    up = -fy * s, fz * c + fx * s, -fy * c
+    x, y, z = fx + v * up[0] + u * c, fy + v * up[1], fz + v * up[2] - u * s
+    length = torch.sqrt(x * x + y * y + z * z)
+    return x / length, y / length, z / length
+
+
+def _light(azimuth: Tensor) -> Vector:
+    """Towards the light."""
+    x, z = torch.sin(azimuth), -torch.cos(azimuth)
+    length = (1 + LIGHT_HEIGHT**2) ** 0.5
+    return x / length, torch.full_like(x, LIGHT_HEIGHT / length), z / length
+
+
+def _background(
+    rays: Vector, height: Tensor, backdrop: Tensor, sheet: Tensor
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """The empty backdrop, which rays meet the ground, and where; see `camera.background`."""
+    x, y, z = rays
+    ground = -y > 1e-3
+    distance = height / torch.where(ground, -y, 1)
+    fade = torch.where(ground, 1 - torch.exp(-((distance / 14) ** 2)), (y / 0.22).clamp(0, 1))
+    grounds = [tuple(v / 255 for v in (*GROUND_SKY[b][0], *GROUND_SKY[b][1], *GROUND_SKY[b][2])) for b in BACKDROPS]
+    hills = [(*(v / 255 for v in HILLS[b][0]), *HILLS[b][1:]) for b in BACKDROPS]
+    low = _table(sheet, grounds, backdrop)
+    *colour, phase, count = _table(sheet, hills, backdrop)
+    azimuth = torch.atan2(x, z)
+    profile = 0.03 + 0.016 * torch.sin(count * azimuth + phase) + 0.01 * torch.sin(2.7 * count * azimuth - phase)
+    hill = ((profile - y) * 120).clamp(0, 1)
+    picture = []
+    for i in range(3):
+        floor, horizon, sky = low[i], low[3 + i], low[6 + i]
+        behind = horizon + (sky - horizon) * fade
+        behind = behind + (colour[i] - behind) * hill
+        picture.append(torch.where(ground, floor + (horizon - floor) * fade, behind))
+    return picture, ground, x * distance, z * distance - EYE
+
+
+def _shadow(solid: Tensor, light: Vector, ground: Tensor, x: Tensor, z: Tensor) -> Tensor:
+    """What a solid leaves of the ground's brightness; see `render.shade_ground`."""
+    size = solid[:, 5]
+    lift = (solid[:, 3] + 0.5 * size) / light[1]
+    far = torch.hypot(x - (solid[:, 2] - light[0] * lift), z - (solid[:, 4] - light[2] * lift))
+    soft = ((1.45 - far / size.clamp(min=1e-6)) / 0.9).clamp(0, 1) * (ground & (size > 0))
+    return 1 - SHADOW / (1 + solid[:, 3]) * soft
+
+
+def _sprite(
+    solid: Tensor, light: Vector, gain: Tensor, rays: Vector, height: Tensor, sheet: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Which rays a solid stops, and their colours; see `render.sprite`."""
+    shape, size, turn = solid[:, 0], solid[:, 5], solid[:, 6]
+    scale = size.clamp(min=1e-6)
+    origin = -solid[:, 2] / scale, (height - solid[:, 3]) / scale, (-EYE - solid[:, 4]) / scale
+    kinds = {"cube": _cube, "ball": _ball, "cone": _cone, "cylinder": _cylinder}
+    hits = [kinds[name](origin, rays, turn) for name in SHAPES]
+    mask, t, *normal = hits[0]
+    for i, (other_mask, other_t, *other_normal) in enumerate(hits[1:], 1):
+        mask, t = torch.where(shape == i, other_mask, mask), torch.where(shape == i, other_t, t)
+        normal = [torch.where(shape == i, new, old) for new, old in zip(other_normal, normal, strict=True)]
+    length = torch.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).clamp(min=1e-6)
+    way = normal[0] / length, normal[1] / length, normal[2] / length
+    diffuse = _dot(way, light).clamp(min=0)
+    bounced = [2 * diffuse * n - towards for n, towards in zip(way, light, strict=True)]
+    eighth = (-_dot((bounced[0], bounced[1], bounced[2]), rays)).clamp(min=0) ** 2
+    eighth = (eighth * eighth) ** 2
+    shine = SPECULAR * eighth * eighth * eighth
+    base = _table(sheet, [tuple(v / 255 for v in colour) for colour in COLOURS.values()], solid[:, 1])
+    lit = AMBIENT + DIFFUSE * diffuse
+    return mask & (t > 0) & (size > 0), [gain * (channel * lit + shine) for channel in base]
+
+
+Hit = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Whether rays meet a solid of size 1, how far away, and the outward normals; see `render.hit`."""
+
+
+def _tipped(vector: Vector, turn: Tensor) -> Vector:
+    c, s, (x, y, z) = torch.cos(turn), torch.sin(turn), vector
+    return c * x - s * y, s * x + c * y, z
+
+
+def _ball(origin: Vector, rays: Vector, _: Tensor) -> Hit:
+    ox, oy, oz = origin[0], origin[1] - 1, origin[2]
+    b = _dot(rays, (ox, oy, oz))
+    found = b * b - (_dot((ox, oy, oz), (ox, oy, oz)) - 1)
+    t = -b - torch.sqrt(found.clamp(min=0))
+    return found > 0, t, ox + t * rays[0], oy + t * rays[1], oz + t * rays[2]
+
+
+def _cube(origin: Vector, rays: Vector, turn: Tensor) -> Hit:
+    half = PROPORTIONS["cube"][0]
+    c, s = torch.cos(YAW + turn), torch.sin(YAW + turn)
+    o = c * origin[0] - s * origin[2], origin[1] - half, s * origin[0] + c * origin[2]
+    d = c * rays[0] - s * rays[2], rays[1], s * rays[0] + c * rays[2]
+    d = tuple(torch.where(part == 0, 1e-9, part) for part in d)
+    signs = [torch.sign(part) for part in d]
+    enter = [(-sign * half - a) / b for sign, a, b in zip(signs, o, d, strict=True)]
+    leave = [(sign * half - a) / b for sign, a, b in zip(signs, o, d, strict=True)]
+    t = torch.maximum(torch.maximum(enter[0], enter[1]), enter[2])
+    out = torch.minimum(torch.minimum(leave[0], leave[1]), leave[2])
+    first = enter[0] == t
+    second = (enter[1] == t) & ~first
+    chosen = first, second, ~first & ~second
+    faces = [torch.where(there, -sign, 0) for there, sign in zip(chosen, signs, strict=True)]
+    return t < out, t, c * faces[0] + s * faces[2], faces[1], c * faces[2] - s * faces[0]
+
+
+def _cone(origin: Vector, rays: Vector, turn: Tensor) -> Hit:
+    x, y, z = _tipped((origin[0], origin[1] - 1, origin[2]), turn)
+    found, t, *normal = _round((x, y + 1, z), _tipped(rays, turn), "cone")
+    return found, t, *_tipped((normal[0], normal[1], normal[2]), -turn)
+
+
+def _cylinder(origin: Vector, rays: Vector, _: Tensor) -> Hit:
+    half, height = PROPORTIONS["cylinder"]
+    side, t, *normal = _round(origin, rays, "cylinder")
+    cap = (height - origin[1]) / torch.where(rays[1] == 0, 1e-9, rays[1])
+    x, z = origin[0] + cap * rays[0], origin[2] + cap * rays[2]
+    on_cap = (cap > 0) & (x * x + z * z <= half**2)
+    normal = [torch.where(on_cap, up, n) for up, n in zip((0.0, 1.0, 0.0), normal, strict=True)]
+    return side | on_cap, torch.where(on_cap, cap, t), normal[0], normal[1], normal[2]
+
+
+def _round(origin: Vector, rays: Vector, shape: str) -> Hit:
+    """The side of a cylinder or a cone."""
+    half, height = PROPORTIONS[shape]
+    slope = half / height if shape == "cone" else 0.0
+    (ox, oy, oz), (dx, dy, dz) = origin, rays
+    radius, step = half - slope * oy, -slope * dy
+    a = dx * dx + dz * dz - step**2
+    b = dx * ox + dz * oz - radius * step
+    found = b * b - a * (ox * ox + oz * oz - radius**2)
+    t = (-b - torch.sqrt(found.clamp(min=0))) / torch.where(a.abs() < 1e-9, 1e-9, a)
+    y = oy + t * dy
+    return (found > 0) & (y >= 0) & (y <= height), t, ox + t * dx, slope * (half - slope * y), oz + t * dz
+
+
+def _padded(frames: Tensor) -> Tensor:
+    """(F, Y, X, C) with its edges once more on each side."""
+    rows = torch.cat((frames[:, :1], frames, frames[:, -1:]), 1)
+    return torch.cat((rows[:, :, :1], rows, rows[:, :, -1:]), 2)
+
+
+def _styled(frames: Tensor, style: Tensor) -> Tensor:
+    """Each frame in its style; see `styles.styled`."""
+    f, y, x, _ = frames.shape
+    luma = (frames * torch.from_numpy(LUMA).to(frames.device)).sum(-1, keepdim=True)
+    edges = _padded(luma)
+    across = (edges[:, 1:-1, 2:] - edges[:, 1:-1, :-2]).abs()
+    down = (edges[:, 2:, 1:-1] - edges[:, :-2, 1:-1]).abs()
+    lines = (PRESSURE * (across + down - 12).clamp(min=0)).clamp(max=DARKEST)
+    blocks = frames.view(f, y // ART_BLOCK, ART_BLOCK, x // ART_BLOCK, ART_BLOCK, 3).mean((2, 4))
+    flat = (torch.round(blocks / SHADE) * SHADE).repeat_interleave(ART_BLOCK, 1).repeat_interleave(ART_BLOCK, 2)
+    drawn = {
+        "grayscale": torch.floor((luma + 0.5).clamp(0, 255)).expand_as(frames),
+        "pixel art": flat,
+        "pencil sketch": torch.floor((PAPER + LEAD / 255 * luma - lines + 0.5).clamp(0, 255)).expand_as(frames),
+    }
+    for name, other in drawn.items():
+        frames = torch.where((style == STYLES.index(name))[:, None, None, None], other, frames)
+    return frames
+
+
+def _worn(frames: Tensor, sheet: Tensor) -> Tensor:
+    """Each frame worn, but for the codec; see `wear.worn`."""
+    softness = sheet[:, columns.SOFTNESS, None, None, None]
+    edges = _padded(frames)
+    around = edges[:, :-2, 1:-1] + edges[:, 2:, 1:-1] + edges[:, 1:-1, :-2] + edges[:, 1:-1, 2:]
+    mixed = (1 - softness) * frames + softness * (around * 0.25)
+    mixed = mixed * sheet[:, None, None, columns.TINT : columns.TINT + 3]
+    deviation, seed, place = sheet[:, columns.NOISE : columns.NOISE + 3, None, None, None].unbind(1)
+    mixed = mixed + deviation * _grain(seed.long(), place.long(), frames.shape)
+    return torch.floor((mixed + 0.5).clamp(0, 255))
+
+
+def _grain(seed: Tensor, place: Tensor, shape: torch.Size) -> Tensor:
+    """Noise of each frame, by the seed and the frame's place in its clip; see `wear.grain`."""
+    numbers = shape[1] * shape[2] * shape[3]
+    at = torch.arange(numbers, device=seed.device).view(1, *shape[1:]) + place * numbers + _hashed(seed)
+    word = _hashed(at & WORD)
+    total = (word & 255) + (word >> 8 & 255) + (word >> 16 & 255) + (word >> 24) - 510
+    return total / GRAIN
+
+
+def _hashed(x: Tensor) -> Tensor:
+    """32-bit integers, held in 64 bits, well mixed; see `wear.hashed`."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D & WORD
+    x = (x ^ (x >> 15)) * 0x846CA68B & WORD
+    return x ^ (x >> 16)
