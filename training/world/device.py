@@ -38,9 +38,9 @@ from mmcore.training.world.render import (
 )
 from mmcore.training.world.scene import BACKDROPS, COLOURS, EYE, SHAPES, STYLES
 from mmcore.training.world.styles import BLOCK as ART_BLOCK
-from mmcore.training.world.styles import DARKEST, LEAD, LUMA, PAPER, PRESSURE, SHADE
+from mmcore.training.world.styles import DARKEST, LEAD, PAPER, PRESSURE, SHADE
 from mmcore.training.world.take import SIZE
-from mmcore.training.world.wear import GRAIN
+from mmcore.training.world.wear import GRAIN, LUMA, UNGRADED
 
 Vector = tuple[Tensor, Tensor, Tensor]
 
@@ -292,6 +292,7 @@ def _styled(frames: Tensor, style: Tensor) -> Tensor:
 def _worn(frames: Tensor, sheet: Tensor) -> Tensor:
     """Each frame worn, but for the codec; see `wear.worn`."""
     softness = sheet[:, columns.SOFTNESS, None, None, None]
+    frames = _graded(frames, sheet)
     edges = _padded(frames)
     around = edges[:, :-2, 1:-1] + edges[:, 2:, 1:-1] + edges[:, 1:-1, :-2] + edges[:, 1:-1, 2:]
     mixed = (1 - softness) * frames + softness * (around * 0.25)
@@ -299,6 +300,29 @@ def _worn(frames: Tensor, sheet: Tensor) -> Tensor:
     deviation, seed, place = sheet[:, columns.NOISE : columns.NOISE + 3, None, None, None].unbind(1)
     mixed = mixed + deviation * _grain(seed.long(), place.long(), frames.shape)
     return torch.floor((mixed + 0.5).clamp(0, 255))
+
+
+def _graded(frames: Tensor, sheet: Tensor) -> Tensor:
+    """Each frame in its grade; see `wear.graded`."""
+    grade = sheet[:, columns.GRADE : columns.GRADE + len(UNGRADED)]
+    saturation, hue, contrast, brightness, gamma = grade[..., None, None, None].unbind(1)
+    r, g, b = frames.unbind(-1)
+    cosine, sine = torch.cos(hue)[..., 0], torch.sin(hue)[..., 0] / 3**0.5
+    along = (1 - cosine) / 3 * (r + g + b)
+    turned = (
+        cosine * r + along + sine * (b - g),
+        cosine * g + along + sine * (r - b),
+        cosine * b + along + sine * (g - r),
+    )
+    gray = (frames * torch.from_numpy(LUMA).to(frames.device)).sum(-1, keepdim=True)
+    mixed = gray + saturation * (torch.stack(turned, -1) - gray)
+    mixed = brightness * (contrast * (mixed - 128) + 128)
+    return torch.where(_is_graded(grade), 255 * (mixed / 255).clamp(0, 1) ** gamma, frames)
+
+
+def _is_graded(grade: Tensor) -> Tensor:
+    """Which frames are graded at all, (F, 1, 1, 1)."""
+    return (grade != torch.tensor(UNGRADED, device=grade.device)).any(1)[:, None, None, None]
 
 
 def _grain(seed: Tensor, place: Tensor, shape: torch.Size) -> Tensor:

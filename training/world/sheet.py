@@ -12,11 +12,11 @@ from mmcore.training.world.paths import moments, paths
 from mmcore.training.world.render import placed
 from mmcore.training.world.scene import BACKDROPS, COLOURS, SHAPES, STYLES, Scene
 from mmcore.training.world.take import FRAMES, Take
-from mmcore.training.world.wear import Wear
+from mmcore.training.world.wear import UNTOUCHED
 
-CAMERA, LIGHT, BACKDROP, STYLE, SOFTNESS, TINT, NOISE, QUALITY, SOLIDS = 0, 3, 5, 6, 7, 8, 11, 14, 15
+CAMERA, LIGHT, BACKDROP, STYLE, SOFTNESS, TINT, NOISE, QUALITY, GRADE, SOLIDS = 0, 3, 5, 6, 7, 8, 11, 14, 15, 20
 """Columns at which these begin: height, turn and zoom; azimuth and gain; an index each; see `wear.Wear`; the noise's
-deviation, seed and frame; and for each of MOST solids, from far to near, those of SOLID."""
+deviation, seed and frame; the grade; and for each of MOST solids, from far to near, those of SOLID."""
 
 SOLID = ("shape", "colour", "x", "y", "z", "radius", "turn")
 """Shape and colour are indexes; a radius of 0 is no solid. See `render.Placed`."""
@@ -25,8 +25,6 @@ MOST = 4
 """Solids of a scene."""
 
 COLUMNS = SOLIDS + MOST * len(SOLID)
-
-UNTOUCHED = Wear(0.0, (1.0, 1.0, 1.0), 0.0, 0, 0)
 
 
 def sheet_of(take: Take) -> np.ndarray:
@@ -46,6 +44,7 @@ def sheet_of(take: Take) -> np.ndarray:
     rows[:, NOISE : NOISE + 2] = wear.noise, wear.seed
     rows[:, NOISE + 2] = np.arange(len(rows))
     rows[:, QUALITY] = wear.quality
+    rows[:, GRADE : GRADE + len(wear.grade)] = wear.grade
     return rows
 
 

@@ -13,7 +13,7 @@ from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.scene import STYLES, Scene
 from mmcore.training.world.styles import stands_out
 from mmcore.training.world.take import FRAMES, Take
-from mmcore.training.world.wear import sample_wear
+from mmcore.training.world.wear import UNTOUCHED, sample_grade, sample_wear
 
 STYLED = 0.1
 """How often a scene that may have a style has one."""
@@ -67,9 +67,12 @@ class Shown:
         """Drawn or filmed, as the model is to write it."""
         return self.take.drawn()
 
-    def given(self, rng: np.random.Generator) -> Take:
-        """The same as somebody sends it."""
-        return replace(self.take, learn=False, wear=sample_wear(rng))
+    def given(self, rng: np.random.Generator, graded: bool = False) -> Take:
+        """The same as somebody sends it, perhaps in other colours."""
+        wear = sample_wear(rng)
+        if graded:
+            wear = replace(wear or UNTOUCHED, grade=sample_grade(rng))
+        return replace(self.take, learn=False, wear=wear)
 
 
 @dataclass(frozen=True)

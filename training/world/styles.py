@@ -11,9 +11,7 @@ import numpy as np
 
 from mmcore.training.world.camera import GROUND_SKY
 from mmcore.training.world.scene import COLOURLESS, COLOURS, STYLES, Scene
-
-LUMA = np.array((0.299, 0.587, 0.114), np.float32)
-"""ITU-R BT.601."""
+from mmcore.training.world.wear import LUMA
 
 BLOCK, SHADE = 2, 51
 """Pixel art: the side of its pixels, and how far apart the shades of each channel are, of 255."""

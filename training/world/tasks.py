@@ -49,6 +49,12 @@ def describe(rng: np.random.Generator, clip: bool) -> Lines:
     return (*given_with(rng, shown.given(rng), say(rng, "caption")), Text(shown.caption, True)), ()
 
 
+def describe_graded(rng: np.random.Generator, clip: bool) -> Lines:
+    """The same of one in other colours than the world's, which are called by the same names."""
+    shown = draw(rng, clip, styles=True)
+    return (*given_with(rng, shown.given(rng, graded=True), say(rng, "caption")), Text(shown.caption, True)), ()
+
+
 def answer(rng: np.random.Generator, clip: bool) -> Lines:
     """One to three questions about a picture or a clip; of one in a style, only what that is."""
     shown = draw(rng, clip, styles=True)
@@ -196,6 +202,8 @@ TASKS: dict[str, tuple[Writer, bool]] = {
     "missing in video": (missing, True),
     "other image": (no_scene, False),
     "other video": (no_scene, True),
+    "graded image to text": (describe_graded, False),
+    "graded video to text": (describe_graded, True),
     "foreign video to text": (describe_foreign, True),
 }
 """For each task who writes it, and whether it is about clips. The foreign ones are in no mixture: they are to score."""
@@ -286,10 +294,12 @@ MIXTURES: dict[str, dict[str, float]] = {
         "other video": 0.01,
     },
     "words": {
-        "image to text": 0.11,
-        "video to text": 0.22,
-        "image question": 0.10,
-        "video question": 0.18,
+        "image to text": 0.06,
+        "video to text": 0.13,
+        "graded image to text": 0.06,
+        "graded video to text": 0.14,
+        "image question": 0.08,
+        "video question": 0.14,
         "shots to text": 0.015,
         "shots question": 0.015,
         "small talk": 0.01,

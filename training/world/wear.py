@@ -1,5 +1,7 @@
 """What cameras, codecs and models do to pictures: those that are read come soft, tinted, noisy, and compressed.
 
+Some are graded besides: other people's pictures have other colours for the same things.
+
 wear = sample_wear(rng)              # None now and then
 worn(frames, wear)                   # (T, Y, X, 3) uint8
 """
@@ -25,11 +27,24 @@ COMPRESSED = 0.4
 QUALITIES = 60, 95
 """JPEG's quality, from and to."""
 
+BRIGHTNESS, CONTRAST, SATURATION, GAMMA = (0.8, 1.2), (0.75, 1.3), (0.5, 1.6), (0.75, 1.35)
+"""What a grade multiplies colours, their distance from middle gray and that from gray by, and what power it takes."""
+
+HUE = 0.14
+"""How far a grade turns hues at most, radians: a third of the way from orange to yellow."""
+
+LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+"""ITU-R BT.601."""
+
 SEEDS = 2**24
 """So many seeds of noise there are: a float32 holds each of them."""
 
 GRAIN = 2 * (256**2 - 1) ** 0.5 / 12**0.5
 """Standard deviation of the sum of four bytes."""
+
+
+UNGRADED = (1.0, 0.0, 1.0, 1.0, 1.0)
+"""The grade that changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,7 @@ class Wear:
         noise: standard deviation, of 255.
         seed: of the noise, below SEEDS.
         quality: JPEG's; 0 where it has been through no codec.
+        grade: saturation, hue, contrast, brightness and gamma (as torchvision's ColorJitter has them).
     """
 
     softness: float
@@ -49,6 +65,18 @@ class Wear:
     noise: float
     seed: int
     quality: int
+    grade: tuple[float, float, float, float, float] = UNGRADED
+
+
+UNTOUCHED = Wear(0.0, (1.0, 1.0, 1.0), 0.0, 0, 0)
+"""The wear that changes nothing."""
+
+
+def sample_grade(rng: np.random.Generator) -> tuple[float, float, float, float, float]:
+    """Draw a grade."""
+    saturation, hue = float(rng.uniform(*SATURATION)), float(rng.uniform(-HUE, HUE))
+    contrast, brightness, gamma = (float(rng.uniform(*bounds)) for bounds in (CONTRAST, BRIGHTNESS, GAMMA))
+    return saturation, hue, contrast, brightness, gamma
 
 
 def sample_wear(rng: np.random.Generator) -> Wear | None:
@@ -65,13 +93,32 @@ def worn(frames: np.ndarray, wear: Wear | None) -> np.ndarray:
     """Frames (T, Y, X, 3) uint8, worn; None leaves them as they are."""
     if wear is None:
         return frames
-    softness = np.float32(wear.softness)
-    x = np.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge").astype(np.float32)
+    softness, colours = np.float32(wear.softness), frames.astype(np.float32)
+    if wear.grade != UNGRADED:
+        colours = graded(colours, wear.grade)
+    x = np.pad(colours, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     around = (x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]) * np.float32(0.25)
     mixed = ((1 - softness) * x[:, 1:-1, 1:-1] + softness * around) * np.array(wear.tint, np.float32)
     mixed += np.float32(wear.noise) * grain(wear.seed, frames.shape)
     touched = np.clip(mixed + np.float32(0.5), 0, 255).astype(np.uint8)
     return compressed(touched, wear.quality) if wear.quality else touched
+
+
+def graded(frames: np.ndarray, grade: tuple[float, ...]) -> np.ndarray:
+    """Frames (T, Y, X, 3) float32 in [0, 255] in other colours; see `Wear`."""
+    saturation, hue, contrast, brightness, gamma = np.float32(grade)
+    gray = (frames @ LUMA)[..., None]
+    turned = frames @ turn_of_hues(float(hue)).T
+    mixed = gray + saturation * (turned - gray)
+    mixed = brightness * (contrast * (mixed - 128) + 128)
+    return 255 * np.clip(mixed / 255, 0, 1) ** gamma
+
+
+def turn_of_hues(angle: float) -> np.ndarray:
+    """(3, 3) the rotation of colours about gray, radians."""
+    along = np.float32((1 - np.cos(angle)) / 3)
+    across = np.float32(np.sin(angle) / 3**0.5) * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], np.float32)
+    return np.float32(np.cos(angle)) * np.eye(3, dtype=np.float32) + along + across
 
 
 def grain(seed: int, shape: tuple[int, ...]) -> np.ndarray:
