@@ -17,7 +17,19 @@ from mmcore.training.world.scene import BACKDROPS, CAMERAS, STYLES, Scene, Solid
 from mmcore.training.world.sheet import COLUMNS, sheet_of
 from mmcore.training.world.take import Take
 from mmcore.training.world.tasks import sample_lines
-from mmcore.training.world.wear import SEEDS, Wear, compressed, grain, sample_wear, worn
+from mmcore.training.world.wear import (
+    HUE,
+    LUMA,
+    SEEDS,
+    UNGRADED,
+    Wear,
+    compressed,
+    graded,
+    grain,
+    sample_grade,
+    sample_wear,
+    worn,
+)
 
 EDGES = 0.003
 """So many values may differ by more than one: a ray that just hits, or just misses."""
@@ -68,6 +80,28 @@ def test_wear_is_the_same_to_the_bit() -> None:
     far = apart(replace(plain, wear=WORN))
     assert far.max() <= 1 and far.mean() < 0.001
     assert np.abs(worn(plain.drawn().frames, WORN).astype(int) - plain.drawn().frames).mean() > 2
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_grades_are_the_same(style: str) -> None:
+    rng = np.random.default_rng(3)
+    for backdrop in BACKDROPS:
+        wear = replace(WORN, grade=sample_grade(rng))
+        far = apart(Take(Scene(ROW, backdrop, style=style), True, frames=range(4), wear=wear))
+        assert (far > 1).mean() < EDGES and far.mean() < 0.05
+
+
+def test_a_grade_changes_what_it_says() -> None:
+    """Each of its numbers alone, on a picture of four solids in colours."""
+    frames = Take(Scene(ROW, "blue sky"), False).drawn().frames.astype(np.float32)
+    gray = graded(frames, (0.0, 0.0, 1.0, 1.0, 1.0))
+    assert np.ptp(gray, -1).max() < 0.1 and np.allclose(gray[..., 0], frames @ LUMA, atol=0.1)
+    turned = graded(frames, (1.0, HUE, 1.0, 1.0, 1.0)) - frames
+    assert np.abs(turned).max() > 10 and np.abs(turned.sum(-1)).mean() < 0.5, "colours turn about gray"
+    assert np.std(graded(frames, (1.0, 0.0, 0.75, 1.0, 1.0))) == pytest.approx(0.75 * np.std(frames), rel=1e-3)
+    assert graded(frames, (1.0, 0.0, 1.0, 0.8, 1.0)).mean() == pytest.approx(0.8 * frames.mean(), rel=1e-3)
+    assert graded(frames, (1.0, 0.0, 1.0, 1.0, 1.35)).mean() < frames.mean() < graded(frames, (1, 0, 1, 1, 0.75)).mean()
+    assert np.allclose(graded(frames, UNGRADED), frames, atol=0.01)
 
 
 def test_a_frame_is_drawn_the_same_whatever_is_drawn_beside_it() -> None:

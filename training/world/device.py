@@ -307,15 +307,10 @@ def _graded(frames: Tensor, sheet: Tensor) -> Tensor:
     grade = sheet[:, columns.GRADE : columns.GRADE + len(UNGRADED)]
     saturation, hue, contrast, brightness, gamma = grade[..., None, None, None].unbind(1)
     r, g, b = frames.unbind(-1)
-    cosine, sine = torch.cos(hue)[..., 0], torch.sin(hue)[..., 0] / 3**0.5
-    along = (1 - cosine) / 3 * (r + g + b)
-    turned = (
-        cosine * r + along + sine * (b - g),
-        cosine * g + along + sine * (r - b),
-        cosine * b + along + sine * (g - r),
-    )
+    along = (1 - torch.cos(hue)) / 3 * frames.sum(-1, keepdim=True)
+    across = torch.sin(hue) / 3**0.5 * torch.stack((b - g, r - b, g - r), -1)
     gray = (frames * torch.from_numpy(LUMA).to(frames.device)).sum(-1, keepdim=True)
-    mixed = gray + saturation * (torch.stack(turned, -1) - gray)
+    mixed = gray + saturation * (torch.cos(hue) * frames + along + across - gray)
     mixed = brightness * (contrast * (mixed - 128) + 128)
     return torch.where(_is_graded(grade), 255 * (mixed / 255).clamp(0, 1) ** gamma, frames)
 
