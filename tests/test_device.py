@@ -21,7 +21,7 @@ from mmcore.training.world.wear import (
     HUE,
     LUMA,
     SEEDS,
-    UNGRADED,
+    Grade,
     Wear,
     compressed,
     graded,
@@ -94,14 +94,16 @@ def test_grades_are_the_same(style: str) -> None:
 def test_a_grade_changes_what_it_says() -> None:
     """Each of its numbers alone, on a picture of four solids in colours."""
     frames = Take(Scene(ROW, "blue sky"), False).drawn().frames.astype(np.float32)
-    gray = graded(frames, (0.0, 0.0, 1.0, 1.0, 1.0))
+    gray = graded(frames, Grade(saturation=0))
     assert np.ptp(gray, -1).max() < 0.1 and np.allclose(gray[..., 0], frames @ LUMA, atol=0.1)
-    turned = graded(frames, (1.0, HUE, 1.0, 1.0, 1.0)) - frames
+    turned = graded(frames, Grade(hue=HUE)) - frames
     assert np.abs(turned).max() > 10 and np.abs(turned.sum(-1)).mean() < 0.5, "colours turn about gray"
-    assert np.std(graded(frames, (1.0, 0.0, 0.75, 1.0, 1.0))) == pytest.approx(0.75 * np.std(frames), rel=1e-3)
-    assert graded(frames, (1.0, 0.0, 1.0, 0.8, 1.0)).mean() == pytest.approx(0.8 * frames.mean(), rel=1e-3)
-    assert graded(frames, (1.0, 0.0, 1.0, 1.0, 1.35)).mean() < frames.mean() < graded(frames, (1, 0, 1, 1, 0.75)).mean()
-    assert np.allclose(graded(frames, UNGRADED), frames, atol=0.01)
+    assert np.std(graded(frames, Grade(contrast=0.75))) == pytest.approx(0.75 * np.std(frames), rel=1e-3)
+    assert graded(frames, Grade(brightness=0.8)).mean() == pytest.approx(0.8 * frames.mean(), rel=1e-3)
+    darker, lighter = graded(frames, Grade(gamma=1.35)), graded(frames, Grade(gamma=0.75))
+    assert darker.mean() < frames.mean() < lighter.mean()
+    assert set(np.unique(graded(frames, Grade(bands=32)))) <= {32.0 * i for i in range(9)}
+    assert np.allclose(graded(frames, Grade()), frames, atol=0.01)
 
 
 def test_a_frame_is_drawn_the_same_whatever_is_drawn_beside_it() -> None:

@@ -34,8 +34,8 @@ def test_each_way_answers_the_same_requests(monkeypatch: pytest.MonkeyPatch) -> 
     painter = Painter([turn for task in sampling.TASKS for turn in sampling.requests(task, 3)])
     ways = {"few": replace(Settings(), steps=2), "many": replace(Settings(), steps=4)}
     found = sampling.compare(painter, 3, ways)
-    assert found["few"][:2] == [0.0, 0.0] and found["many"][:2] == [1.0, 1.0]
-    assert painter.seeds == [[0, 1], [2]] * 4
+    assert found["few"][:4] == [0.0] * 4 and found["many"][:4] == [1.0] * 4
+    assert painter.seeds == [[0, 1], [2]] * 8
 
 
 def test_the_default_is_one_of_the_ways() -> None:

@@ -1,4 +1,4 @@
-"""How a trained model is best sampled: what it draws for fresh requests is read, by steps, guidance and sampler.
+"""How a trained model is best sampled: what it makes for fresh requests is read, by steps, guidance and sampler.
 
     python -m mmcore.training.sampling 40 [MODEL]                    # requests for each kind of medium
 
@@ -24,7 +24,7 @@ from mmcore.training.floors import FIRST
 from mmcore.training.judge import Judges, Turn, turns
 from mmcore.training.world.tasks import sample_example
 
-TASKS = ("text to image", "text to video")
+TASKS = ("text to image", "text to video", "image edit", "video edit")
 
 EULER = Settings()
 HEUN = replace(EULER, sampler="heun")
@@ -33,6 +33,8 @@ WAYS: dict[str, Settings] = {
     **{f"{steps} steps, guidance 3": replace(EULER, steps=steps) for steps in (2, 4, 8, 12, 20, 40)},
     **{f"{steps} steps, no guidance": replace(EULER, steps=steps, guidance=Guidance(1.0)) for steps in (4, 8, 20)},
     "8 steps, guidance 2": replace(EULER, steps=8, guidance=Guidance(2.0)),
+    "8 steps, guidance 3, of media 1.5": replace(EULER, steps=8, guidance=Guidance(3.0, 1.5)),
+    "8 steps, guidance 3, of media 2": replace(EULER, steps=8, guidance=Guidance(3.0, 2.0)),
     "8 steps, guidance 3 from the beginning": replace(EULER, steps=8, guidance=Guidance(since=0.0)),
     "8 steps, guidance 3, shift 3": replace(EULER, steps=8, shift=3.0),
     "8 steps, guidance 3, shift 12": replace(EULER, steps=8, shift=12.0),

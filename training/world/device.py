@@ -305,19 +305,17 @@ def _worn(frames: Tensor, sheet: Tensor) -> Tensor:
 def _graded(frames: Tensor, sheet: Tensor) -> Tensor:
     """Each frame in its grade; see `wear.graded`."""
     grade = sheet[:, columns.GRADE : columns.GRADE + len(UNGRADED)]
-    saturation, hue, contrast, brightness, gamma = grade[..., None, None, None].unbind(1)
+    saturation, hue, contrast, brightness, gamma, bands = grade[..., None, None, None].unbind(1)
     r, g, b = frames.unbind(-1)
     along = (1 - torch.cos(hue)) / 3 * frames.sum(-1, keepdim=True)
     across = torch.sin(hue) / 3**0.5 * torch.stack((b - g, r - b, g - r), -1)
     gray = (frames * torch.from_numpy(LUMA).to(frames.device)).sum(-1, keepdim=True)
     mixed = gray + saturation * (torch.cos(hue) * frames + along + across - gray)
     mixed = brightness * (contrast * (mixed - 128) + 128)
-    return torch.where(_is_graded(grade), 255 * (mixed / 255).clamp(0, 1) ** gamma, frames)
-
-
-def _is_graded(grade: Tensor) -> Tensor:
-    """Which frames are graded at all, (F, 1, 1, 1)."""
-    return (grade != torch.tensor(UNGRADED, device=grade.device)).any(1)[:, None, None, None]
+    mixed = 255 * (mixed / 255).clamp(0, 1) ** gamma
+    mixed = torch.where(bands > 0, torch.round(mixed / bands.clamp(min=1)) * bands, mixed)
+    is_graded = (grade != torch.tensor(UNGRADED, device=grade.device)).any(1)
+    return torch.where(is_graded[:, None, None, None], mixed, frames)
 
 
 def _grain(seed: Tensor, place: Tensor, shape: torch.Size) -> Tensor:

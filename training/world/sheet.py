@@ -14,7 +14,7 @@ from mmcore.training.world.scene import BACKDROPS, COLOURS, SHAPES, STYLES, Scen
 from mmcore.training.world.take import FRAMES, Take
 from mmcore.training.world.wear import UNTOUCHED
 
-CAMERA, LIGHT, BACKDROP, STYLE, SOFTNESS, TINT, NOISE, QUALITY, GRADE, SOLIDS = 0, 3, 5, 6, 7, 8, 11, 14, 15, 20
+CAMERA, LIGHT, BACKDROP, STYLE, SOFTNESS, TINT, NOISE, QUALITY, GRADE, SOLIDS = 0, 3, 5, 6, 7, 8, 11, 14, 15, 21
 """Columns at which these begin: height, turn and zoom; azimuth and gain; an index each; see `wear.Wear`; the noise's
 deviation, seed and frame; the grade; and for each of MOST solids, from far to near, those of SOLID."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image as PILImage
@@ -33,6 +34,9 @@ BRIGHTNESS, CONTRAST, SATURATION, GAMMA = (0.8, 1.2), (0.75, 1.3), (0.5, 1.6), (
 HUE = 0.14
 """How far a grade turns hues at most, radians: a third of the way from orange to yellow."""
 
+BANDED, BANDS = 0.5, (6.0, 40.0)
+"""How many grades leave few shades of each channel, and how far apart these are, of 255."""
+
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 """ITU-R BT.601."""
 
@@ -43,8 +47,27 @@ GRAIN = 2 * (256**2 - 1) ** 0.5 / 12**0.5
 """Standard deviation of the sum of four bytes."""
 
 
-UNGRADED = (1.0, 0.0, 1.0, 1.0, 1.0)
-"""The grade that changes nothing."""
+class Grade(NamedTuple):
+    """Other colours for a picture (as torchvision's ColorJitter and RandomPosterize have them). By default none.
+
+    Args:
+        saturation: what the distance from gray is multiplied by.
+        hue: how far colours turn about gray, radians.
+        contrast: what the distance from middle gray is multiplied by.
+        brightness: what all is multiplied by.
+        gamma: the power that is taken of what then is in [0, 1].
+        bands: how far apart shades of each channel are, of 255; 0 leaves all of them.
+    """
+
+    saturation: float = 1.0
+    hue: float = 0.0
+    contrast: float = 1.0
+    brightness: float = 1.0
+    gamma: float = 1.0
+    bands: float = 0.0
+
+
+UNGRADED = Grade()
 
 
 @dataclass(frozen=True)
@@ -57,7 +80,7 @@ class Wear:
         noise: standard deviation, of 255.
         seed: of the noise, below SEEDS.
         quality: JPEG's; 0 where it has been through no codec.
-        grade: saturation, hue, contrast, brightness and gamma (as torchvision's ColorJitter has them).
+        grade: what was done to its colours before that.
     """
 
     softness: float
@@ -65,18 +88,19 @@ class Wear:
     noise: float
     seed: int
     quality: int
-    grade: tuple[float, float, float, float, float] = UNGRADED
+    grade: Grade = UNGRADED
 
 
 UNTOUCHED = Wear(0.0, (1.0, 1.0, 1.0), 0.0, 0, 0)
 """The wear that changes nothing."""
 
 
-def sample_grade(rng: np.random.Generator) -> tuple[float, float, float, float, float]:
+def sample_grade(rng: np.random.Generator) -> Grade:
     """Draw a grade."""
     saturation, hue = float(rng.uniform(*SATURATION)), float(rng.uniform(-HUE, HUE))
     contrast, brightness, gamma = (float(rng.uniform(*bounds)) for bounds in (CONTRAST, BRIGHTNESS, GAMMA))
-    return saturation, hue, contrast, brightness, gamma
+    bands = float(rng.uniform(*BANDS)) if rng.random() < BANDED else 0.0
+    return Grade(saturation, hue, contrast, brightness, gamma, bands)
 
 
 def sample_wear(rng: np.random.Generator) -> Wear | None:
@@ -104,14 +128,15 @@ def worn(frames: np.ndarray, wear: Wear | None) -> np.ndarray:
     return compressed(touched, wear.quality) if wear.quality else touched
 
 
-def graded(frames: np.ndarray, grade: tuple[float, ...]) -> np.ndarray:
-    """Frames (T, Y, X, 3) float32 in [0, 255] in other colours; see `Wear`."""
-    saturation, hue, contrast, brightness, gamma = np.float32(grade)
+def graded(frames: np.ndarray, grade: Grade) -> np.ndarray:
+    """Frames (T, Y, X, 3) float32 in [0, 255] in other colours."""
+    saturation, hue, contrast, brightness, gamma, bands = np.float32(grade)
     gray = (frames @ LUMA)[..., None]
     turned = frames @ turn_of_hues(float(hue)).T
     mixed = gray + saturation * (turned - gray)
     mixed = brightness * (contrast * (mixed - 128) + 128)
-    return 255 * np.clip(mixed / 255, 0, 1) ** gamma
+    mixed = 255 * np.clip(mixed / 255, 0, 1) ** gamma
+    return np.round(mixed / bands) * bands if bands else mixed
 
 
 def turn_of_hues(angle: float) -> np.ndarray:
