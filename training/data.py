@@ -84,7 +84,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
     """An endless stream of packed batches.
 
     Args:
-        source: the documents.
+        source: the documents, as a `Source`; or whatever a subclass makes pieces of.
         tokenizer: the text tokenizer's file; an autoencoder, if the model has one, lies beside it.
         patch: (frames, rows, columns) of one patch.
         layout: how documents become rows.
@@ -96,7 +96,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
 
     def __init__(
         self,
-        source: Source,
+        source: Callable[[int], Any],
         tokenizer: str | Path,
         patch: tuple[int, int, int],
         layout: Layout,
