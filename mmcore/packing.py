@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ class PackedSequence:
             level=torch.cat((self.level[:, :lc], level), 1),
         )
 
-    def each(self, change: Callable[..., Tensor], *others: PackedSequence) -> PackedSequence:
+    def each(self, change: Callable[..., Tensor], *others: PackedSequence) -> Self:
         """The same sequence with every tensor changed; `change` is given those of the others at the same place too."""
         every = (self, *others)
         marks = Marks(*(change(*(getattr(s.marks, f.name) for s in every)) for f in fields(Marks)))

@@ -66,7 +66,6 @@ class UndrawnSequence(PackedSequence):
     def to(self, device: torch.device | str) -> PackedSequence:
         """The same sequence on a device, drawn, patches as floats."""
         moved = self.each(lambda tensor: tensor.to(device, non_blocking=True))
-        assert isinstance(moved, UndrawnSequence)
         y, x = self.size
         drawn = rearrange(draw(moved.sheet)[moved.steps], "S t (Y y) (X x) c -> (S Y X) (t y x c)", y=y, x=x)
         table = torch.cat((drawn.new_zeros(1, drawn.shape[1]), drawn, moved.pixels.flip(0)))
