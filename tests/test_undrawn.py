@@ -77,7 +77,7 @@ def test_several_are_drawn_as_one(batches: list[UndrawnSequence], true: list[Pac
 
 
 def test_a_batch_is_the_same_after_a_way_between_processes(batches: list[UndrawnSequence]) -> None:
-    """It travels as arrays, by value, a fiftieth of its pixels."""
+    """It travels as arrays, by value, and is much less than its pixels."""
     sent = pickle.dumps(batches[0])
     come = pickle.loads(sent)
     assert isinstance(come, UndrawnSequence) and come.lengths == batches[0].lengths and come.size == (16, 16)

@@ -3,8 +3,8 @@
     batches = UndrawnBatches(source, tokenizer, patch, layout)      # source: lines by index, takes among them
     seq.to("cuda")                                                  # draws, and is a PackedSequence like any other
 
-What travels is the numbers that frames are drawn from, a fiftieth of the pixels. Each medium is drawn once for all of
-its spans: until then a patch is its index in a table of the batch's patches.
+What travels is the numbers that frames are drawn from: a batch is a twentieth of what it is with pixels. Each medium is
+drawn once for all of its spans; until then a patch is a number that says which one it is.
 """
 
 from __future__ import annotations
