@@ -8,9 +8,10 @@ import pytest
 from mmcore.document import Text, Video
 from mmcore.training.world.foreign import PALETTE, Camera, another_camera, filmed
 from mmcore.training.world.heldout import Dice
+from mmcore.training.world.mixtures import MIXTURES
 from mmcore.training.world.render import render
 from mmcore.training.world.scene import COLOURS, SHAPES, Scene, Solid
-from mmcore.training.world.tasks import MIXTURES, sample_example
+from mmcore.training.world.tasks import sample_example
 
 pytestmark = pytest.mark.quick
 

@@ -126,7 +126,7 @@ def test_batches_that_go_through_the_model_at_once_are_counted() -> None:
         for n in (1, 4)
     )
     assert four.positions == 4 * one.positions and four.seconds == pytest.approx(4 * one.seconds)
-    assert four.memory["activations"] > 3.9 * one.memory["activations"]
+    assert four.memory["activations"] > 3.8 * one.memory["activations"]
 
 
 def test_a_run_from_a_model_folder_has_its_shape(root: Path) -> None:

@@ -23,7 +23,7 @@ from mmcore.training.plain import Engine
 from mmcore.training.ranks import Ranks
 from mmcore.training.recipe import Recipe, Scoring, load_recipe
 from mmcore.training.train import train
-from mmcore.training.world.tasks import MIXTURES
+from mmcore.training.world.mixtures import MIXTURES
 
 TASKS = tuple(MIXTURES["reading"])
 

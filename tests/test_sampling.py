@@ -25,8 +25,8 @@ class Painter(Pipeline):
     ) -> list[Reply]:
         assert settings is not None
         self.seeds.append([request.seed for request in requests])
-        true = {turn.asked: turn.true for turn in self.known}
-        return [Reply(true[r.document] if settings.steps >= 4 else Document(())) for r in requests]
+        true = [next(turn.true for turn in self.known if turn.asked == r.document) for r in requests]
+        return [Reply(reply if settings.steps >= 4 else Document(())) for reply in true]
 
 
 def test_each_way_answers_the_same_requests(monkeypatch: pytest.MonkeyPatch) -> None:

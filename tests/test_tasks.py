@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mmcore.document import Document, Text, Video
 from mmcore.training.judge import introductions, judge, turns
 from mmcore.training.world.meaning import Thing, meaning
+from mmcore.training.world.mixtures import MIXTURES
 from mmcore.training.world.others import OTHERS, sample_other
 from mmcore.training.world.parse import hear, parse
 from mmcore.training.world.render import render
@@ -21,7 +22,7 @@ from mmcore.training.world.shots import question as shots_question
 from mmcore.training.world.shown import FIRST, LAST, THEN
 from mmcore.training.world.take import FRAMES
 from mmcore.training.world.talk import SMALL_TALK
-from mmcore.training.world.tasks import MIXTURES, TASKS, sample_example
+from mmcore.training.world.tasks import TASKS, sample_example
 
 NEW = [task for task in TASKS if task not in MIXTURES["all"]]
 

@@ -59,7 +59,7 @@ def test_a_task_is_what_its_name_says(task: str) -> None:
         document = sample_document(seed, task)
         given_kinds = {type(s) for s in document if not s.learn}
         replies = [s for s in document if s.learn]
-        source, _, aim = task.partition(" to ")
+        source, _, aim = task.removeprefix("graded ").partition(" to ")
         if aim in ("text", "image", "video"):
             assert type(replies[-1]) is {"text": Text, "image": Image, "video": Video}[aim]
             assert {"text": Text, "image": Image}.get(source, Video) in given_kinds

@@ -41,7 +41,8 @@ from mmcore.training.recipe import Optimizer, Recipe
 from mmcore.training.sources import Mixture
 from mmcore.training.train import train_step
 from mmcore.training.validation import held_out_batches
-from mmcore.training.world.tasks import MIXTURES, sample_document
+from mmcore.training.world.mixtures import MIXTURES
+from mmcore.training.world.tasks import sample_document
 
 TOKENIZER = Path(mmcore.__file__).parent / "bundled" / "tokenizer.model"
 

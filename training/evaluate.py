@@ -25,7 +25,8 @@ from mmcore.replies import Request
 from mmcore.training.data import VALIDATION
 from mmcore.training.judge import Judges, Turn, Verdict, kinds, turns
 from mmcore.training.scores import Score, baseline, closeness, floor, share, shares, velocities
-from mmcore.training.world.tasks import MIXTURES, TASKS, sample_example
+from mmcore.training.world.mixtures import MIXTURES
+from mmcore.training.world.tasks import TASKS, sample_example
 
 BATCH = 8
 

@@ -18,7 +18,7 @@ from mmcore.errors import MMCoreError
 from mmcore.model import PARTS
 from mmcore.training.data import Layout
 from mmcore.training.tables import from_table
-from mmcore.training.world.tasks import MIXTURES
+from mmcore.training.world.mixtures import MIXTURES
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -144,7 +144,7 @@ class Recipe:
             part, and what is not named learns at the full rate, but for the eye, which stays.
         lora: rank of the adapters that are trained in place of the core's matrices and all the rest; 0 trains
             everything (see `lora`).
-        mixture: one of `mmcore.training.world.tasks.MIXTURES`, where the world is the source.
+        mixture: one of `mmcore.training.world.mixtures.MIXTURES`, where the world is the source.
         solids: how many solids a scene of the world has at most, 1 to 4, before anything is added to it.
         sizes: [frames, rows, columns] of several; media of shards are fitted to the nearest in shape and area. They go
             into the model's configuration; [] is what that has.

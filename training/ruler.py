@@ -21,7 +21,7 @@ from mmcore.training.evaluate import Case, evaluate
 from mmcore.training.judge import kinds
 from mmcore.training.meter import Report
 from mmcore.training.plain import Engine
-from mmcore.training.world.tasks import MIXTURES
+from mmcore.training.world.mixtures import MIXTURES
 
 WRITTEN = {"Text": "words", "Image": "stills", "Video": "clips"}
 """What replies are for, by their last segment."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 
 from mmcore.decoders.page import page, sheet
-from mmcore.training.world.tasks import MIXTURES, sample_document
+from mmcore.training.world.mixtures import MIXTURES
+from mmcore.training.world.tasks import sample_document
 
 COLUMNS = 2
 SHOWN = (*MIXTURES["all"], "text to shots", "continuation", "story")

@@ -17,6 +17,7 @@ from mmcore.training.world.edits import animate, find_edit, sample_edit
 from mmcore.training.world.foreign import describe_foreign
 from mmcore.training.world.heldout import Dice
 from mmcore.training.world.language import OWN, pick, say
+from mmcore.training.world.mixtures import MIXTURES
 from mmcore.training.world.questions import in_both, question
 from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.shots import answer_shots, describe_shots, write_shots
@@ -218,106 +219,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "shots": ("text to shots", "shots to text", "shots question"),
 }
 """Short names for one task or two."""
-
-MIXTURES: dict[str, dict[str, float]] = {
-    "reading": {"image to text": 0.5, "image question": 0.5},
-    "stills": {"text to image": 0.45, "image edit": 0.25, "image to text": 0.15, "image question": 0.15},
-    "all": {
-        "text to image": 0.17,
-        "text to video": 0.20,
-        "image to text": 0.06,
-        "video to text": 0.09,
-        "image question": 0.05,
-        "video question": 0.07,
-        "image edit": 0.11,
-        "video edit": 0.13,
-        "image to video": 0.05,
-        "chat": 0.07,
-    },
-    "clips": {
-        "text to video": 0.30,
-        "video edit": 0.22,
-        "video to text": 0.14,
-        "video question": 0.05,
-        "image to video": 0.04,
-        "chat": 0.11,
-        "text to image": 0.05,
-        "image edit": 0.04,
-        "image to text": 0.02,
-        "image question": 0.02,
-        "small talk": 0.01,
-    },
-    "whole": {
-        "text to image": 0.10,
-        "text to video": 0.12,
-        "image to text": 0.04,
-        "video to text": 0.07,
-        "image question": 0.04,
-        "video question": 0.05,
-        "image edit": 0.07,
-        "video edit": 0.10,
-        "image to video": 0.03,
-        "chat": 0.27,
-        "continuation": 0.01,
-        "uniform motion": 0.02,
-        "story": 0.01,
-        "text to shots": 0.01,
-        "shots to text": 0.005,
-        "shots question": 0.005,
-        "small talk": 0.01,
-        "missing in image": 0.01,
-        "missing in video": 0.01,
-        "other image": 0.01,
-        "other video": 0.01,
-    },
-    "everything": {
-        "text to image": 0.09,
-        "text to video": 0.13,
-        "image to text": 0.03,
-        "video to text": 0.07,
-        "image question": 0.03,
-        "video question": 0.05,
-        "image edit": 0.07,
-        "video edit": 0.13,
-        "image to video": 0.05,
-        "chat": 0.19,
-        "continuation": 0.015,
-        "uniform motion": 0.025,
-        "story": 0.015,
-        "text to shots": 0.015,
-        "shots to text": 0.01,
-        "shots question": 0.01,
-        "small talk": 0.01,
-        "missing in image": 0.02,
-        "missing in video": 0.02,
-        "other image": 0.01,
-        "other video": 0.01,
-    },
-    "words": {
-        "image to text": 0.05,
-        "video to text": 0.12,
-        "graded image to text": 0.06,
-        "graded video to text": 0.16,
-        "image question": 0.08,
-        "video question": 0.14,
-        "shots to text": 0.015,
-        "shots question": 0.015,
-        "small talk": 0.01,
-        "missing in image": 0.02,
-        "missing in video": 0.02,
-        "other image": 0.02,
-        "other video": 0.02,
-        "text to image": 0.03,
-        "text to video": 0.04,
-        "image edit": 0.03,
-        "video edit": 0.05,
-        "image to video": 0.01,
-        "chat": 0.10,
-        "story": 0.005,
-        "text to shots": 0.005,
-    },
-}
-"""Shares of the tasks. Stills take a quarter of a clip's positions, and teach the words for what is seen as well."""
 
 
 def sample_lines(seed: int, task: str | None = None, mixture: str = "all", held_out: str = "", most: int = 4) -> Lines:
