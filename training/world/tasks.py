@@ -44,16 +44,15 @@ def write_medium(rng: np.random.Generator, clip: bool) -> Lines:
     return (asked, *with_sentence(shown)), (shown,)
 
 
-def describe(rng: np.random.Generator, clip: bool) -> Lines:
+def describe(rng: np.random.Generator, clip: bool, graded: bool = False) -> Lines:
     """A picture or a clip to words."""
     shown = draw(rng, clip, styles=True)
-    return (*given_with(rng, shown.given(rng), say(rng, "caption")), Text(shown.caption, True)), ()
+    return (*given_with(rng, shown.given(rng, graded), say(rng, "caption")), Text(shown.caption, True)), ()
 
 
 def describe_graded(rng: np.random.Generator, clip: bool) -> Lines:
     """The same of one in other colours than the world's, which are called by the same names."""
-    shown = draw(rng, clip, styles=True)
-    return (*given_with(rng, shown.given(rng, graded=True), say(rng, "caption")), Text(shown.caption, True)), ()
+    return describe(rng, clip, graded=True)
 
 
 def answer(rng: np.random.Generator, clip: bool) -> Lines:
