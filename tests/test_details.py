@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
 from mmcore.config import PRESETS, MMCoreConfig
-from mmcore.document import Video
 from mmcore.model import Output
 from mmcore.packing import PackedSequence
 from mmcore.tokenizers.text import TextTokenizer
-from mmcore.tokenizers.visual import patchify
-from mmcore.training.details import as_frames, errors, moving
+from mmcore.training.details import errors, moving
 from mmcore.training.sampling import requests
 
 pytestmark = pytest.mark.quick
@@ -31,36 +28,41 @@ def shown_to(root, predict) -> SimpleNamespace:
     return SimpleNamespace(model=model, tokenizer=tokenizer, config=MMCoreConfig(**PRESETS["tiny"]))
 
 
-def test_patches_are_laid_out_as_the_frames_they_were_cut_from() -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (8, 32, 48, 3), dtype=np.uint8)
-    values, grid = patchify(frames, (4, 16, 16))
-    torch.testing.assert_close((as_frames(values, grid, (4, 16, 16)) + 1) * 127.5, torch.from_numpy(frames).float())
-
-
 def test_what_moves_is_what_is_not_there_most_of_the_time() -> None:
-    frames = torch.full((5, 8, 8, 3), -0.5)
-    frames[:, 0, 0] = 0.9  # stands
+    frames = torch.full((5, 8, 8, 3), 60.0)
+    frames[:, 0, 0] = 240  # stands
     for t in range(5):
-        frames[t, 4, t] = 0.5  # goes
-        frames[t, 6, t] = -0.4  # hardly to be seen
+        frames[t, 4, t] = 190  # goes
+        frames[t, 6, t] = 75  # hardly to be seen
     expected = torch.zeros(5, 8, 8, dtype=torch.bool)
     expected[range(5), 4, range(5)] = True
     assert torch.equal(moving(frames), expected)
 
 
-def test_a_model_that_gives_back_what_it_is_shown_errs_by_the_noise(root) -> None:
-    """x_t - x is (1 - t) times the same, so the errors at two levels are as 1 - t."""
-    half, quarter = errors(shown_to(root, lambda noisy: noisy), 2, (0.5, 0.75))  # type: ignore[arg-type]
-    assert half == pytest.approx([2 * e for e in quarter], rel=1e-4)
-    assert min(half) > 0.5 * 127.5 and max(half) < 127.5
-
-
-def test_the_two_kinds_of_pixels_are_apart(root) -> None:
-    """A model that predicts white errs by how far from it they are."""
-    ((moved, other),) = errors(shown_to(root, torch.ones_like), 1, (0.2,))  # type: ignore[arg-type]
+@pytest.fixture
+def shown() -> tuple[torch.Tensor, torch.Tensor]:
+    """The first clip in [-1, 1], and where it moves."""
     (clip,) = requests("text to video", 1)[0].true.media
-    assert isinstance(clip, Video)
-    frames = torch.tensor(clip.frames).float() / 127.5 - 1
-    moves = moving(frames)
-    expected = [127.5 * float((frames[chosen] - 1).square().mean().sqrt()) for chosen in (moves, ~moves)]
-    assert [moved, other] == pytest.approx(expected, rel=1e-3) and moves.any() and abs(moved - other) > 1
+    frames = torch.tensor(clip.frames).float()
+    return frames / 127.5 - 1, moving(frames)
+
+
+def of_kinds(values: torch.Tensor, moves: torch.Tensor) -> list[float]:
+    return [127.5 * float(values[chosen].square().mean().sqrt()) for chosen in (moves, ~moves)]
+
+
+def test_each_kind_of_pixels_errs_by_itself(root, shown) -> None:
+    """A model that predicts white errs by how far from it they are."""
+    frames, moves = shown
+    (found,) = errors(shown_to(root, torch.ones_like), 1, (0.2,))  # type: ignore[arg-type]
+    expected = of_kinds(frames - 1, moves)
+    assert found == pytest.approx(expected, rel=1e-3) and moves.any() and abs(found[0] - found[1]) > 1
+
+
+def test_the_model_is_shown_the_clip_at_each_level(root, shown) -> None:
+    """One that gives back half of what it is shown errs by half of a clean clip, and the more the more noise there is."""
+    frames, moves = shown
+    half = shown_to(root, lambda noisy: noisy / 2)
+    noisy, less, clean = errors(half, 1, (0.2, 0.8, 1 - 1e-6))  # type: ignore[arg-type]
+    assert clean == pytest.approx(of_kinds(frames / 2, moves), rel=0.01)
+    assert noisy > less and noisy[1] > less[1] > clean[1]

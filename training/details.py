@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
+from mmcore.decoders.visual import unpatchify
+from mmcore.document import Video
 from mmcore.flow import interpolate
 from mmcore.loading import load
 from mmcore.packing import pack
@@ -26,18 +27,12 @@ from mmcore.training.sampling import requests
 LEVELS = (0.023, 0.053, 0.091, 0.143, 0.217, 0.333, 0.538, 0.7, 0.9)
 """Those at which eight steps begin, but for pure noise, and two above."""
 
-MOVED = 0.15
-"""Pixels, in [-1, 1], that leave the median of their clip by more than this are moving."""
-
-
-def as_frames(values: Tensor, grid: tuple[int, int, int], patch: tuple[int, int, int]) -> Tensor:
-    """Patches (N, P) of pixels -> frames (T, H, W, 3), in [-1, 1]."""
-    (t, y, x), (_, rows, columns) = patch, grid
-    return rearrange(values, "(T Y X) (t y x c) -> (T t) (Y y) (X x) c", t=t, y=y, x=x, Y=rows, X=columns)
+MOVED = 19
+"""Pixels, of 255, that leave the median of their clip by more than this are moving."""
 
 
 def moving(frames: Tensor) -> Tensor:
-    """Frames (T, H, W, 3) -> bool (T, H, W): which pixels are not as they are most of the time."""
+    """Frames (T, H, W, 3), of 255 -> bool (T, H, W): which pixels are not as they are most of the time."""
     return (frames - frames.median(0).values).abs().amax(-1) > MOVED
 
 
@@ -45,31 +40,32 @@ def moving(frames: Tensor) -> Tensor:
 def errors(pipeline: Pipeline, count: int, levels: Sequence[float] = LEVELS) -> list[tuple[float, float]]:
     """For each level the error of moving pixels and of the others, of 255: the root of the mean square.
 
+    Frames are compared as people get them, in whole numbers.
+
     Args:
         pipeline: a model of our own, of pixels.
         count: clips; always the same ones.
         levels: in [0, 1).
     """
     sums = torch.zeros(len(levels), 2, 2, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
+    generator, patch, model = torch.Generator().manual_seed(0), pipeline.config.patch, pipeline.model
     for turn in requests("text to video", count):
-        pieces = document_pieces(turn.asked + turn.true, pipeline.tokenizer, pipeline.config.patch)
-        clip = pieces[-1]
-        assert isinstance(clip, Patches)
-        true = as_frames(clip.values, clip.grid, pipeline.config.patch)
+        pieces, clip = document_pieces(turn.asked + turn.true, pipeline.tokenizer, patch), turn.true.media[-1]
+        patches = pieces[-1]
+        assert isinstance(patches, Patches) and isinstance(clip, Video)
+        true = torch.tensor(clip.frames).float()
         moves = moving(true)
-        seq = pack([[document_strip(pieces, last_context=False)]], pipeline.config.patch_width).to(
-            pipeline.model.device
-        )
-        data, noise = seq.target_patches, torch.randn(seq.target_patches.shape, generator=generator)
+        seq = pack([[document_strip(pieces, last_context=False)]], pipeline.config.patch_width).to(model.device)
+        noise = torch.randn(seq.target_patches.shape, generator=generator).to(model.device)
         for at, level in enumerate(levels):
-            t = torch.full(data.shape[:2], level, device=data.device)
-            noisy = interpolate(data, noise.to(data.device), t[..., None]) * seq.is_target_patch[..., None]
-            clean = pipeline.model(seq.with_targets(noisy, t)).patches[seq.is_target_patch].cpu()
-            error = (as_frames(clean, clip.grid, pipeline.config.patch) - true).square().mean(-1)
+            t = torch.full(noise.shape[:2], level, device=model.device)
+            noisy = interpolate(seq.target_patches, noise, t[..., None]) * seq.is_target_patch[..., None]
+            clean = model(seq.with_targets(noisy, t)).patches[seq.is_target_patch]
+            made = torch.from_numpy(unpatchify(clean, patches.grid, patch, clip.size)).float()
+            error = (made - true).square().mean(-1)
             for kind, chosen in enumerate((moves, ~moves)):
                 sums[at, kind] += torch.tensor([error[chosen].sum(), chosen.sum()])
-    return [(127.5 * float(m), 127.5 * float(o)) for m, o in (sums[..., 0] / sums[..., 1]).sqrt()]
+    return [(float(moved), float(other)) for moved, other in (sums[..., 0] / sums[..., 1]).sqrt()]
 
 
 if __name__ == "__main__":
