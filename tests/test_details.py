@@ -60,7 +60,7 @@ def test_each_kind_of_pixels_errs_by_itself(root, shown) -> None:
 
 
 def test_the_model_is_shown_the_clip_at_each_level(root, shown) -> None:
-    """One that gives back half of what it is shown errs by half of a clean clip, and the more the more noise there is."""
+    """One that gives back half of what it is shown errs by half of a clean clip, and by more where there is noise."""
     frames, moves = shown
     half = shown_to(root, lambda noisy: noisy / 2)
     noisy, less, clean = errors(half, 1, (0.2, 0.8, 1 - 1e-6))  # type: ignore[arg-type]
