@@ -26,7 +26,7 @@ from mmcore.config import MMCoreConfig
 from mmcore.core import GRID_WAVES, Block, Core, PatchIn
 from mmcore.decoder import DecoderBlock, DiffusionDecoder
 from mmcore.eye import Eye
-from mmcore.flow import MIN_REST, interpolate, sample_levels, velocity_loss
+from mmcore.flow import MIN_REST, sample_levels, velocity_loss
 from mmcore.layers import RMSNorm, ZeroLinear, rotary_angles, rotary_axes
 from mmcore.linear import LinearAttention
 from mmcore.packing import PackedSequence
@@ -226,8 +226,7 @@ def flow_losses(
         drawn_levels.append(sample_levels((len(span), spans), *levels, generator).gather(1, span))
         drawn_noise.append(torch.randn((*span.shape, data.shape[2]), generator=generator, device=data.device))
     level, noise = torch.cat(drawn_levels), torch.cat(drawn_noise)
-    noisy = interpolate(data, noise, level[..., None]) * seq.is_target_patch[..., None]
-    output: Output = model(seq.with_targets(noisy, level))
+    output: Output = model(seq.noised(noise, level))
     learnt, is_patch = seq.labels != IGNORE, seq.is_target_patch
     logits = model.logits(output.hidden[learnt])  # type: ignore[operator]
     text = F.cross_entropy(logits, seq.labels[learnt], reduction="sum")

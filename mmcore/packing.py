@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmcore.attention import CONTEXT, PADDING, TARGET, TEXT, Marks
+from mmcore.flow import interpolate
 from mmcore.sequence import IGNORE, PAD, Strip, patch_coords
 
 
@@ -82,6 +83,11 @@ class PackedSequence:
             patches=torch.cat((self.patches[:, :lc], patches), 1),
             level=torch.cat((self.level[:, :lc], level), 1),
         )
+
+    def noised(self, noise: Tensor, level: Tensor) -> PackedSequence:
+        """The same sequence with its target patches noised (B, Lx, P), each to its level (B, Lx) in [0, 1]."""
+        noisy = interpolate(self.target_patches, noise, level[..., None])
+        return self.with_targets(noisy * self.is_target_patch[..., None], level)
 
     def each(self, change: Callable[..., Tensor], *others: PackedSequence) -> Self:
         """The same sequence with every tensor changed; `change` is given those of the others at the same place too."""

@@ -29,7 +29,6 @@ import mmcore
 from mmcore.config import MMCoreConfig
 from mmcore.core import Block
 from mmcore.errors import MMCoreError
-from mmcore.flow import interpolate
 from mmcore.memory import keep_freed_memory
 from mmcore.model import MMCoreModel, Output
 from mmcore.packing import PackedSequence
@@ -219,11 +218,10 @@ def measure(model: MMCoreModel, batches: Sequence[PackedSequence], level: float)
     for i, seq in enumerate(batches):
         data = seq.target_patches
         noise = torch.randn(data.shape, generator=step_generator(0, i, data.device))
-        levels = torch.full(data.shape[:2], level)
-        noisy = interpolate(data, noise, levels[..., None]) * seq.is_target_patch[..., None]
+        noisy = seq.noised(noise, torch.full(data.shape[:2], level))
         learnt = seq.labels != IGNORE
         with torch.autocast(data.device.type, torch.bfloat16):
-            output: Output = model(seq.with_targets(noisy, levels))
+            output: Output = model(noisy)
             logits = model.logits(output.hidden[learnt])
         text = F.cross_entropy(logits, seq.labels[learnt], reduction="sum")
         error: Tensor = (output.patches.float() - data).square().mean(-1)[seq.is_target_patch]

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from mmcore.decoders.visual import unpatchify
 from mmcore.document import Video
-from mmcore.flow import interpolate
 from mmcore.loading import load
 from mmcore.packing import pack
 from mmcore.pipeline import Pipeline
@@ -58,9 +57,8 @@ def errors(pipeline: Pipeline, count: int, levels: Sequence[float] = LEVELS) -> 
         seq = pack([[document_strip(pieces, last_context=False)]], pipeline.config.patch_width).to(model.device)
         noise = torch.randn(seq.target_patches.shape, generator=generator).to(model.device)
         for at, level in enumerate(levels):
-            t = torch.full(noise.shape[:2], level, device=model.device)
-            noisy = interpolate(seq.target_patches, noise, t[..., None]) * seq.is_target_patch[..., None]
-            clean = model(seq.with_targets(noisy, t)).patches[seq.is_target_patch]
+            noisy = seq.noised(noise, torch.full(noise.shape[:2], level, device=model.device))
+            clean = model(noisy).patches[seq.is_target_patch]
             made = torch.from_numpy(unpatchify(clean, patches.grid, patch, clip.size)).float()
             error = (made - true).square().mean(-1)
             for kind, chosen in enumerate((moves, ~moves)):
