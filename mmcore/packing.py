@@ -85,7 +85,7 @@ class PackedSequence:
         )
 
     def noised(self, noise: Tensor, level: Tensor) -> PackedSequence:
-        """The same sequence with its target patches noised (B, Lx, P), each to its level (B, Lx) in [0, 1]."""
+        """The same sequence with noise (B, Lx, P) in its target patches, each at its level t (B, Lx) in [0, 1]."""
         noisy = interpolate(self.target_patches, noise, level[..., None])
         return self.with_targets(noisy * self.is_target_patch[..., None], level)
 

@@ -108,6 +108,24 @@ def test_packing_keeps_everything(documents: list[list[Piece]], rows: int) -> No
             assert sorted(found.sum(1).tolist()) == sorted(torch.cat([*values, found[:0]]).sum(1).tolist())
 
 
+def test_noise_lies_in_target_patches_alone_each_at_its_level() -> None:
+    """On the straight path from noise to data; context, level positions and padding are as they were."""
+    clips = [Patches(torch.randn(n, WIDTH), (n, 1, 1), VIDEO, True) for n in (2, 4)]
+    seq = pack([[document_strip([clip])] for clip in clips], WIDTH)  # the first row is padded
+    noise = torch.randn(seq.target_patches.shape)
+    noisy = seq.noised(noise, torch.tensor([[0.25], [0.5]]).expand(noise.shape[:2]))
+    for row, (clip, t) in enumerate(zip(clips, (0.25, 0.5), strict=True)):
+        here = seq.is_target_patch[row]
+        expected = t * clip.values + (1 - t) * noise[row, here]
+        torch.testing.assert_close(noisy.target_patches[row, here], expected)
+        assert not noisy.target_patches[row, ~here].any() and (~here).any()
+    lc = seq.lengths[1]
+    assert torch.equal(noisy.patches[:, :lc], seq.patches[:, :lc]) and torch.equal(
+        noisy.level[:, :lc], seq.level[:, :lc]
+    )
+    assert noisy.level[:, lc:].unique(dim=1).tolist() == [[0.25], [0.5]]
+
+
 def test_patches_that_do_not_fill_their_grid_are_refused() -> None:
     with pytest.raises(ValueError, match="3 patches do not fill the grid"):
         document_strip([Patches(torch.zeros(3, WIDTH), (2, 2, 1), VIDEO, False)])
