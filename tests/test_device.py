@@ -15,6 +15,7 @@ from mmcore.training.world.codec import through_codec
 from mmcore.training.world.device import draw
 from mmcore.training.world.scene import BACKDROPS, CAMERAS, STYLES, Scene, Solid
 from mmcore.training.world.sheet import COLUMNS, sheet_of
+from mmcore.training.world.studio import OWN, Studio, sample_studio
 from mmcore.training.world.take import Take
 from mmcore.training.world.tasks import sample_lines
 from mmcore.training.world.wear import (
@@ -89,6 +90,50 @@ def test_grades_are_the_same(style: str) -> None:
         wear = replace(WORN, grade=sample_grade(rng))
         far = apart(Take(Scene(ROW, backdrop, style=style), True, frames=range(4), wear=wear))
         assert (far > 1).mean() < EDGES and far.mean() < 0.05
+
+
+@pytest.mark.parametrize("backdrop", BACKDROPS)
+def test_studios_are_the_same(backdrop: str) -> None:
+    """Any camera and light; a moving camera turns and zooms from where it stands."""
+    rng = np.random.default_rng(7)
+    for camera in CAMERAS[:2]:
+        take = Take(Scene(ROW, backdrop, light=0.7, camera=camera), True, frames=range(7, 11))
+        far = apart(replace(take, studio=sample_studio(rng)))
+        assert (far > 1).mean() < EDGES and far.mean() < 0.05
+
+
+def test_each_number_of_a_studio_is_drawn_alike() -> None:
+    """One number changed at a time: both draw another picture than before, and the same."""
+    take = Take(Scene(ROW, "gray room", light=0.7), False)
+    plain = take.drawn().frames.astype(int)
+    for name, value in Studio(0.3, 6.0, 0.4, 2.0, 0.7, 0.4, 0.0, 0.1, 0.2)._asdict().items():
+        other = replace(take, studio=OWN._replace(**{name: value}))
+        assert np.abs(other.drawn().frames - plain).mean() > 0.05, f"{name} changes nothing"
+        assert apart(other).mean() < 0.05, name
+
+
+def test_where_a_studio_s_camera_stands_and_how_wide_it_sees() -> None:
+    """A ball in the middle goes to the left by as much as the camera stands to the right; wider, it is smaller."""
+    take = Take(Scene((Solid("ball", "red", "large", 0.0, 0.0),), "night"), False)
+
+    def columns(**numbers: float) -> np.ndarray:
+        frame = replace(take, studio=OWN._replace(**numbers)).drawn().frames[0].astype(int)
+        return np.flatnonzero((frame[..., 0] - frame[..., 2] > 60).any(0))
+
+    middle, moved, wider = columns(), columns(across=0.4), columns(half=0.54)
+    shift = 0.4 / OWN.back / OWN.half * 32
+    assert moved.mean() == pytest.approx(middle.mean() - shift, abs=0.6)
+    assert len(wider) == pytest.approx(len(middle) / 1.5, abs=1.1)
+    assert len(columns(back=7.8)) < len(middle) / 1.4
+
+
+def test_studios_are_drawn_in_their_bounds() -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.array([sample_studio(rng) for _ in range(500)])
+    low, high = drawn.min(0), drawn.max(0)
+    assert low[0] < -0.35 and high[0] > 0.35 and 4.2 <= low[1] < 4.4 and 6.6 < high[1] <= 6.8
+    room = drawn[:, 1] * drawn[:, 2] / (OWN.back * OWN.half)
+    assert room.min() >= 0.95 and room.max() <= 1.2, "the room is seen as large as it was, or up to a fifth smaller"
 
 
 def test_a_grade_changes_what_it_says() -> None:

@@ -15,9 +15,10 @@ import numpy as np
 
 from mmcore.training.world.blocks import explained, off
 from mmcore.training.world.camera import RAYS, View, background, view
-from mmcore.training.world.render import SHADOW, Light, Placed, Sprite, compose
+from mmcore.training.world.render import Light, Placed, Sprite, compose
 from mmcore.training.world.scene import BACKDROPS, HEIGHTS
 from mmcore.training.world.sketch import enclosed, levelled
+from mmcore.training.world.studio import OWN
 from mmcore.training.world.styles import in_blocks, softer, spread, styled
 
 NEAR = 24
@@ -100,7 +101,7 @@ def explain(frame: np.ndarray, backdrop: str, seen: View, height: float, style: 
     gain = float(np.median((pixels[sky] * bare[sky]).sum(-1) / (np.square(bare[sky]).sum(-1) + DARK)))
     expected = gain * bare
     shade = (pixels * expected).sum(-1) / (np.square(expected).sum(-1) + DARK)
-    shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - SHADOW, 1), 1)
+    shade = np.where(shrunk(seen.ground.astype(np.float32)) > 0.5, np.clip(shade, 1 - OWN.shadow, 1), 1)
     apart = np.abs(pixels - shade[..., None] * expected) * 255
     if style == GRAYSCALE:
         left, furthest = np.abs(pixels - expected).max(-1) * 255 > GRAYS_NEAR, LINES_FAR
@@ -115,7 +116,7 @@ def explain_blocks(frame: np.ndarray, backdrop: str, seen: View, height: float) 
     back, size = background(backdrop, seen), (frame.shape[0], frame.shape[1])
     ground = in_blocks(shrunk(seen.ground.astype(np.float32))[None, ..., None])[0, ..., 0] > 0
     blocks, bare = in_blocks(np.stack((frame, 255 * shrunk(back))))
-    gain, error, left = explained(blocks, bare, ground, np.linspace(1 - SHADOW, 1, 7))
+    gain, error, left = explained(blocks, bare, ground, np.linspace(1 - OWN.shadow, 1, 7))
     return Empty(backdrop, gain, back * np.float32(gain), seen, height, PIXELS, error), spread(left[None], size)[0]
 
 

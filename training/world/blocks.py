@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmcore.training.world.render import AMBIENT, DIFFUSE
 from mmcore.training.world.scene import COLOURS
+from mmcore.training.world.studio import OWN
 from mmcore.training.world.styles import SHADE, in_blocks, spread
 
 BLURS = (0.0, 0.1, 0.2, 0.3)
@@ -24,7 +24,7 @@ GAINS = np.linspace(0.86, 1.12, 27)
 NEAR, FAR = 6.0, 60.0
 """A block no further than this, of 255, from what explains it is explained; and errors count no more than this."""
 
-LIT, SHINES = np.linspace(AMBIENT, AMBIENT + DIFFUSE, 7, dtype=np.float32), (0.0, 25.0, 60.0)
+LIT, SHINES = np.linspace(OWN.ambient, OWN.ambient + OWN.diffuse, 7, dtype=np.float32), (0.0, 25.0, 60.0)
 """Light that falls on a solid, and white shine in it, of 255, that are tried."""
 
 ALIKE = 4.0

@@ -13,14 +13,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from mmcore.training.world.scene import EYE, EYE_HEIGHT, Scene
+from mmcore.training.world.scene import EYE_HEIGHT, Scene
+from mmcore.training.world.studio import OWN, Studio
 
 RAYS = 2
 """Rays along each side of a pixel."""
 
 AIM_HEIGHT = 0.75
-HALF_VIEW = 0.36
-"""Tangent of half the angle of view."""
+"""The height of what the camera looks at, at z = 0."""
 
 TURN, NEARER, WIDER = 0.13, 0.74, 1.3
 """How far a pan turns, radians, and what zooming in and out makes of the view, in one clip."""
@@ -63,30 +63,35 @@ class View:
     """(Y, X, 1) how far the ground has faded into the horizon, or how high the sky is; in [0, 1]."""
 
 
-def view(size: tuple[int, int], height: float = EYE_HEIGHT, turn: float = 0.0, zoom: float = 1.0) -> View:
+def view(
+    size: tuple[int, int], height: float = EYE_HEIGHT, turn: float = 0.0, zoom: float = 1.0, studio: Studio = OWN
+) -> View:
     """The camera's rays for a picture of (height, width) pixels.
 
     Args:
         size: of the picture.
         height: of the camera above the ground.
         turn: to the right, radians.
-        zoom: tangent of the angle of view, relative to HALF_VIEW.
+        zoom: tangent of the angle of view, relative to the studio's.
+        studio: where the camera stands, and how wide it sees.
     """
-    return _view(size, height) if (turn, zoom) == (0.0, 1.0) else _make_view(size, height, turn, zoom)
+    if (turn, zoom, studio) == (0.0, 1.0, OWN):
+        return _view(size, height)
+    return _make_view(size, height, turn, zoom, studio)
 
 
 @lru_cache(maxsize=64)
 def _view(size: tuple[int, int], height: float) -> View:
-    return _make_view(size, height, 0.0, 1.0)
+    return _make_view(size, height, 0.0, 1.0, OWN)
 
 
-def _make_view(size: tuple[int, int], height: float, turn: float, zoom: float) -> View:
+def _make_view(size: tuple[int, int], height: float, turn: float, zoom: float, studio: Studio) -> View:
     rows, columns = size[0] * RAYS, size[1] * RAYS
-    half = np.array([HALF_VIEW, HALF_VIEW]) * zoom * np.array(size) / max(size)
+    half = studio.half * zoom * np.array(size) / max(size)
     v = np.linspace(1, -1, 2 * rows + 1)[1::2] * half[0]
     u = np.linspace(-1, 1, 2 * columns + 1)[1::2] * half[1]
     right = np.array([np.cos(turn), 0.0, -np.sin(turn)])
-    forward = np.array([EYE * np.sin(turn), AIM_HEIGHT - height, EYE * np.cos(turn)])
+    forward = np.array([studio.back * np.sin(turn), AIM_HEIGHT - height, studio.back * np.cos(turn)])
     forward /= np.linalg.norm(forward)
     up = np.cross(forward, right)
     rays = forward + v[:, None, None] * up + u[None, :, None] * right
@@ -97,13 +102,13 @@ def _make_view(size: tuple[int, int], height: float, turn: float, zoom: float) -
     fade = np.where(ground, 1 - np.exp(-((distance / 14) ** 2)), np.clip(-down / 0.22, 0, 1))
     f32 = np.float32
     return View(
-        np.array([0.0, height, -EYE]),
+        np.array([studio.across, height, -studio.back]),
         np.stack((right, up, forward)),
-        HALF_VIEW * zoom,
+        studio.half * zoom,
         rays.astype(f32),
         ground,
-        (rays[..., 0] * distance).astype(f32),
-        (rays[..., 2] * distance - EYE).astype(f32),
+        (rays[..., 0] * distance + studio.across).astype(f32),
+        (rays[..., 2] * distance - studio.back).astype(f32),
         fade[..., None].astype(f32),
     )
 
@@ -118,9 +123,9 @@ def aim(camera: str, s: float) -> tuple[float, float]:
     return 0.0, 1.0
 
 
-def look(size: tuple[int, int], scene: Scene, s: float) -> View:
+def look(size: tuple[int, int], scene: Scene, s: float, studio: Studio = OWN) -> View:
     """A scene's camera at moment s in [0, 1], for a picture of (height, width) pixels."""
-    return view(size, scene.height, *aim(scene.camera, s))
+    return view(size, scene.height, *aim(scene.camera, s), studio)
 
 
 def background(backdrop: str, seen: View) -> np.ndarray:

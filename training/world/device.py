@@ -19,25 +19,12 @@ import torch
 from torch import Tensor
 
 from mmcore.training.world import sheet as columns
-from mmcore.training.world.camera import (
-    AIM_HEIGHT,
-    GROUND_SKY,
-    HALF_VIEW,
-    HILLS,
-    RAYS,
-)
+from mmcore.training.world.camera import AIM_HEIGHT, GROUND_SKY, HILLS, RAYS
 from mmcore.training.world.codec import through_codec
 from mmcore.training.world.looks import styled, worn
-from mmcore.training.world.render import (
-    AMBIENT,
-    DIFFUSE,
-    LIGHT_HEIGHT,
-    PROPORTIONS,
-    SHADOW,
-    SPECULAR,
-    YAW,
-)
-from mmcore.training.world.scene import BACKDROPS, COLOURS, EYE, SHAPES
+from mmcore.training.world.render import PROPORTIONS, YAW
+from mmcore.training.world.scene import BACKDROPS, COLOURS, SHAPES
+from mmcore.training.world.studio import Studio
 from mmcore.training.world.take import SIZE
 
 Vector = tuple[Tensor, Tensor, Tensor]
@@ -74,12 +61,13 @@ def _compiled(stage: Callable[..., Any]) -> Callable[..., Any]:
 def _empty(sheet: Tensor) -> tuple[Vector, Vector]:
     """The backdrop with the solids' shadows, each colour (F, Y, X) in [0, 1], and the rays."""
     f = sheet[:, :, None, None]
-    height, gain, light = f[:, 0], f[:, columns.LIGHT + 1], _light(f[:, columns.LIGHT])
-    rays = _rays(height, f[:, 1], f[:, 2], sheet.device)
-    picture, ground, x, z = _background(rays, height, f[:, columns.BACKDROP], sheet)
+    height, gain, studio = f[:, 0], f[:, columns.LIGHT + 1], _studio(f)
+    light = _light(f[:, columns.LIGHT], studio)
+    rays = _rays(height, f[:, 1], f[:, 2], studio, sheet.device)
+    picture, ground, x, z = _background(rays, height, studio, f[:, columns.BACKDROP], sheet)
     shade = gain
     for numbers in f[:, columns.SOLIDS :].split(len(columns.SOLID), 1):
-        shade = shade * _shadow(numbers, light, ground, x, z)
+        shade = shade * _shadow(numbers, light, studio, ground, x, z)
     red, green, blue = (colour * shade for colour in picture)
     return (red, green, blue), rays
 
@@ -87,8 +75,7 @@ def _empty(sheet: Tensor) -> tuple[Vector, Vector]:
 def _solid(picture: Vector, rays: Vector, numbers: Tensor, sheet: Tensor) -> Vector:
     """A picture with one more solid before it, whose columns are `numbers`."""
     f = sheet[:, :, None, None]
-    light = _light(f[:, columns.LIGHT])
-    mask, painted = _sprite(numbers[:, :, None, None], light, f[:, columns.LIGHT + 1], rays, f[:, 0], sheet)
+    mask, painted = _sprite(numbers[:, :, None, None], rays, f, sheet)
     red, green, blue = (torch.where(mask, new, old) for new, old in zip(painted, picture, strict=True))
     return red, green, blue
 
@@ -112,14 +99,19 @@ def _table(sheet: Tensor, rows: list[tuple[float, ...]], index: Tensor) -> list[
     return list(found.unbind(-1))
 
 
-def _rays(height: Tensor, turn: Tensor, zoom: Tensor, device: torch.device) -> Vector:
+def _studio(f: Tensor) -> Studio:
+    """Where each frame (F, COLUMNS, 1, 1) is filmed, each number (F, 1, 1)."""
+    return Studio(*f[:, columns.STUDIO : columns.SOLIDS].unbind(1))
+
+
+def _rays(height: Tensor, turn: Tensor, zoom: Tensor, studio: Studio, device: torch.device) -> Vector:
     """Directions of length 1, each (F, Y, X); see `camera.view`."""
     rows, across = SIZE[0] * RAYS, SIZE[1] * RAYS
-    half = HALF_VIEW * zoom
+    half = studio.half * zoom
     v = (1 - (2 * torch.arange(rows, device=device) + 1) / rows)[None, :, None] * half * (SIZE[0] / max(SIZE))
     u = ((2 * torch.arange(across, device=device) + 1) / across - 1)[None, None] * half * (SIZE[1] / max(SIZE))
     c, s = torch.cos(turn), torch.sin(turn)
-    forward = EYE * s, AIM_HEIGHT - height, EYE * c
+    forward = studio.back * s, AIM_HEIGHT - height, studio.back * c
     length = torch.sqrt(_dot(forward, forward))
     fx, fy, fz = (part / length for part in forward)
     up = -fy * s, fz * c + fx * s, -fy * c
@@ -128,15 +120,14 @@ def _rays(height: Tensor, turn: Tensor, zoom: Tensor, device: torch.device) -> V
     return x / length, y / length, z / length
 
 
-def _light(azimuth: Tensor) -> Vector:
+def _light(azimuth: Tensor, studio: Studio) -> Vector:
     """Towards the light."""
-    x, z = torch.sin(azimuth), -torch.cos(azimuth)
-    length = (1 + LIGHT_HEIGHT**2) ** 0.5
-    return x / length, torch.full_like(x, LIGHT_HEIGHT / length), z / length
+    length = (1 + studio.slope**2) ** 0.5
+    return torch.sin(azimuth) / length, studio.slope / length, -torch.cos(azimuth) / length
 
 
 def _background(
-    rays: Vector, height: Tensor, backdrop: Tensor, sheet: Tensor
+    rays: Vector, height: Tensor, studio: Studio, backdrop: Tensor, sheet: Tensor
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """The empty backdrop, which rays meet the ground, and where; see `camera.background`."""
     x, y, z = rays
@@ -156,25 +147,27 @@ def _background(
         behind = horizon + (sky - horizon) * fade
         behind = behind + (colour[i] - behind) * hill
         picture.append(torch.where(ground, floor + (horizon - floor) * fade, behind))
-    return picture, ground, x * distance, z * distance - EYE
+    return picture, ground, x * distance + studio.across, z * distance - studio.back
 
 
-def _shadow(solid: Tensor, light: Vector, ground: Tensor, x: Tensor, z: Tensor) -> Tensor:
+def _shadow(solid: Tensor, light: Vector, studio: Studio, ground: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """What a solid leaves of the ground's brightness; see `render.shade_ground`."""
     size = solid[:, 5]
     lift = (solid[:, 3] + 0.5 * size) / light[1]
     far = torch.hypot(x - (solid[:, 2] - light[0] * lift), z - (solid[:, 4] - light[2] * lift))
-    soft = ((1.45 - far / size.clamp(min=1e-6)) / 0.9).clamp(0, 1) * (ground & (size > 0))
-    return 1 - SHADOW / (1 + solid[:, 3]) * soft
+    edge = 1 + studio.penumbra / 2 - far / size.clamp(min=1e-6)
+    soft = (edge / studio.penumbra).clamp(0, 1) * (ground & (size > 0))
+    return 1 - studio.shadow / (1 + solid[:, 3]) * soft
 
 
-def _sprite(
-    solid: Tensor, light: Vector, gain: Tensor, rays: Vector, height: Tensor, sheet: Tensor
-) -> tuple[Tensor, list[Tensor]]:
+def _sprite(solid: Tensor, rays: Vector, f: Tensor, sheet: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Which rays a solid stops, and their colours; see `render.sprite`."""
+    height, gain, studio = f[:, 0], f[:, columns.LIGHT + 1], _studio(f)
+    light = _light(f[:, columns.LIGHT], studio)
     shape, size, turn = solid[:, 0], solid[:, 5], solid[:, 6]
     scale = size.clamp(min=1e-6)
-    origin = -solid[:, 2] / scale, (height - solid[:, 3]) / scale, (-EYE - solid[:, 4]) / scale
+    places = studio.across - solid[:, 2], height - solid[:, 3], -studio.back - solid[:, 4]
+    origin = places[0] / scale, places[1] / scale, places[2] / scale
     kinds = {"cube": _cube, "ball": _ball, "cone": _cone, "cylinder": _cylinder}
     hits = [kinds[name](origin, rays, turn) for name in SHAPES]
     mask, t, *normal = hits[0]
@@ -187,9 +180,9 @@ def _sprite(
     bounced = [2 * diffuse * n - towards for n, towards in zip(way, light, strict=True)]
     eighth = (-_dot((bounced[0], bounced[1], bounced[2]), rays)).clamp(min=0) ** 2
     eighth = (eighth * eighth) ** 2
-    shine = SPECULAR * eighth * eighth * eighth
+    shine = studio.specular * eighth * eighth * eighth
     base = _table(sheet, [tuple(v / 255 for v in colour) for colour in COLOURS.values()], solid[:, 1])
-    lit = AMBIENT + DIFFUSE * diffuse
+    lit = studio.ambient + studio.diffuse * diffuse
     return mask & (t > 0) & (size > 0), [gain * (channel * lit + shine) for channel in base]
 
 

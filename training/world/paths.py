@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmcore.training.world.camera import HALF_VIEW, aim
+from mmcore.training.world.camera import aim
 from mmcore.training.world.scene import EYE, GROWN, ROOM, SHRUNK, SIZES, SLIDES, SPINNING, Scene, Solid
+from mmcore.training.world.studio import OWN
 
 PEAKS = {"bounce": 0.8, "fly left": 0.9, "fly right": 0.9}
 """How high what leaves the ground gets."""
@@ -148,7 +149,7 @@ def in_room(way: Path) -> bool:
 def in_view(way: Path, scene: Scene) -> bool:
     """Whether a camera that turns or zooms still sees a solid's middle, well inside the picture, at the end."""
     turn, zoom = aim(scene.camera, 1.0)
-    return bool(abs(way.x[-1] / (EYE + way.z[-1]) - np.tan(turn)) < 0.85 * HALF_VIEW * zoom)
+    return bool(abs(way.x[-1] / (EYE + way.z[-1]) - np.tan(turn)) < 0.85 * OWN.half * zoom)
 
 
 def clear(a: Path, b: Path, sizes: tuple[float, float]) -> bool:

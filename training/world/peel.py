@@ -20,9 +20,10 @@ from mmcore.training.world.backdrops import (
     shrunk,
 )
 from mmcore.training.world.blocks import colours_of
-from mmcore.training.world.camera import HALF_VIEW, View, view
-from mmcore.training.world.render import AMBIENT, DIFFUSE, Light, Placed, sprite
+from mmcore.training.world.camera import View, view
+from mmcore.training.world.render import Light, Placed, sprite
 from mmcore.training.world.scene import COLOURLESS, COLOURS, EYE, GROWN, SHAPES, SHRUNK, SIZES
+from mmcore.training.world.studio import OWN
 from mmcore.training.world.styles import in_blocks, spread
 
 SPARED = 0.02
@@ -76,7 +77,7 @@ def bank(size: tuple[int, int], height: float) -> tuple[list[Placed], np.ndarray
 
 def in_front_of(seen: View, solid: Placed) -> Placed:
     """What looks to a camera that has turned or zoomed as a solid does to one that looks straight ahead."""
-    zoom, (c, _, s) = seen.half / HALF_VIEW, seen.axes[0]
+    zoom, (c, _, s) = seen.half / OWN.half, seen.axes[0]
     x, z = zoom * solid.x, solid.z + EYE
     return replace(solid, x=c * x - s * z, z=s * x + c * z - EYE, radius=zoom * solid.radius)
 
@@ -94,7 +95,8 @@ def read_colours(frame: np.ndarray, left: np.ndarray, empty: Empty) -> np.ndarra
         base = np.array(rgb, np.float32) / 255
         grey = base.mean()
         hue = base - grey
-        lit = np.clip(((pixels - pixels.mean(-1, keepdims=True)) @ hue) / (hue @ hue), AMBIENT, AMBIENT + DIFFUSE)
+        lit = ((pixels - pixels.mean(-1, keepdims=True)) @ hue) / (hue @ hue)
+        lit = np.clip(lit, OWN.ambient, OWN.ambient + OWN.diffuse)
         shine = np.clip(pixels.mean(-1) - lit * grey, 0, 0.5)
         errors.append(np.abs(pixels - lit[..., None] * base - shine[..., None]).sum(-1))
     best = np.argmin(errors, 0)

@@ -16,17 +16,11 @@ import numpy as np
 from mmcore.training.world.camera import RAYS, View, background, look
 from mmcore.training.world.paths import Path, moments, paths
 from mmcore.training.world.scene import COLOURS, SIZES, Scene, Solid
+from mmcore.training.world.studio import OWN, Studio
 from mmcore.training.world.styles import styled
 
 YAW = 0.5
 """How far a cube is turned about the vertical, radians."""
-
-LIGHT_HEIGHT = 1.1
-"""Slope of the light: its height for each unit along the ground."""
-
-AMBIENT, DIFFUSE, SPECULAR = 0.5, 0.64, 0.35
-SHADOW = 0.5
-"""What a shadow takes from the ground's brightness at its middle."""
 
 PROPORTIONS = {"cube": (0.85, 1.7), "ball": (1.0, 2.0), "cone": (1.0, 2.0), "cylinder": (0.8, 1.8)}
 """For each shape its half width and its height, in units of its size."""
@@ -121,15 +115,16 @@ class Placed:
 
 @dataclass(frozen=True)
 class Light:
-    """Where light comes from and how bright it is; see `scene.Scene`."""
+    """Where light comes from, how bright it is, and what it does; see `scene.Scene` and `studio`."""
 
     azimuth: float
     gain: float
+    studio: Studio = OWN
 
     @property
     def direction(self) -> np.ndarray:
         """(3,) unit vector towards the light."""
-        towards = np.array([np.sin(self.azimuth), LIGHT_HEIGHT, -np.cos(self.azimuth)], np.float32)
+        towards = np.array([np.sin(self.azimuth), self.studio.slope, -np.cos(self.azimuth)], np.float32)
         return towards / np.linalg.norm(towards)
 
 
@@ -156,7 +151,9 @@ def sprite(solid: Placed, light: Light, seen: View) -> Sprite | None:
     diffuse = np.maximum(normal @ light.direction, 0)
     shine = np.maximum(((2 * diffuse[..., None] * normal - light.direction) * -rays).sum(-1), 0) ** 24
     base = np.array(COLOURS[solid.colour], np.float32) / 255
-    colour = light.gain * (base * (AMBIENT + DIFFUSE * diffuse)[..., None] + SPECULAR * shine[..., None])
+    studio = light.studio
+    lit = studio.ambient + studio.diffuse * diffuse
+    colour = light.gain * (base * lit[..., None] + studio.specular * shine[..., None])
     return Sprite(where, mask & (t > 0), colour, solid.z)
 
 
@@ -182,8 +179,9 @@ def shade_ground(picture: np.ndarray, solid: Placed, light: Light, seen: View) -
     x, z = solid.x - direction[0] * lift, solid.z - direction[2] * lift
     where = _rectangle((x, 0.0, z), 1.8 * size, seen)
     far = np.hypot(seen.x[where] - x, seen.z[where] - z) / size
-    soft = np.clip((1.45 - far) / 0.9, 0, 1) * seen.ground[where]
-    picture[where] *= (1 - SHADOW / (1 + solid.y) * soft)[..., None]
+    studio = light.studio
+    soft = np.clip((1 + studio.penumbra / 2 - far) / studio.penumbra, 0, 1) * seen.ground[where]
+    picture[where] *= (1 - studio.shadow / (1 + solid.y) * soft)[..., None]
 
 
 def compose(
@@ -215,10 +213,10 @@ def placed(solid: Solid, way: Path, f: int) -> Placed:
     return Placed(solid.shape, solid.colour, way.x[f], way.y[f], way.z[f], radius, way.turn[f])
 
 
-def render_moments(scene: Scene, s: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def render_moments(scene: Scene, s: np.ndarray, size: tuple[int, int], studio: Studio = OWN) -> np.ndarray:
     """Draw a scene at moments s (T,) in [0, 1]: (T, height, width, 3) uint8."""
-    light, ways = Light(scene.light, scene.gain), paths(scene, s)
-    seen = look(size, scene, 0.0)
+    light, ways = Light(scene.light, scene.gain, studio), paths(scene, s)
+    seen = look(size, scene, 0.0, studio)
     back = background(scene.backdrop, seen) * scene.gain
     resting: dict[int, Sprite | None] = {}
     if scene.camera == "still":
@@ -227,7 +225,7 @@ def render_moments(scene: Scene, s: np.ndarray, size: tuple[int, int]) -> np.nda
     clip = np.empty((len(s), *size, 3), np.uint8)
     for f, moment in enumerate(s.tolist()):
         if scene.camera != "still":
-            seen = look(size, scene, moment)
+            seen = look(size, scene, moment, studio)
             back = background(scene.backdrop, seen) * scene.gain
         now = [placed(solid, way, f) for solid, way in zip(scene.solids, ways, strict=True)]
         sprites = [resting[i] if i in resting else sprite(solid, light, seen) for i, solid in enumerate(now)]
@@ -235,17 +233,19 @@ def render_moments(scene: Scene, s: np.ndarray, size: tuple[int, int]) -> np.nda
     return styled(clip, scene.style)
 
 
-def render(scene: Scene, frames: int = 16, size: tuple[int, int] = (64, 64)) -> np.ndarray:
+def render(scene: Scene, frames: int = 16, size: tuple[int, int] = (64, 64), studio: Studio = OWN) -> np.ndarray:
     """Draw a scene; if there is a second shot, half of the frames for each.
 
     Args:
         scene: what is to be seen.
         frames: `T`; the clip always takes the scene from its beginning to its end. One frame is the beginning.
         size: (height, width) in pixels.
+        studio: by which camera and light.
     Returns:
         (T, height, width, 3) uint8 sRGB.
     """
     if scene.then and frames > 1:
         first = frames // 2
-        return np.concatenate((render_moments(scene, moments(first), size), render(scene.then, frames - first, size)))
-    return render_moments(scene, moments(frames), size)
+        before = render_moments(scene, moments(first), size, studio)
+        return np.concatenate((before, render(scene.then, frames - first, size, studio)))
+    return render_moments(scene, moments(frames), size, studio)

@@ -14,9 +14,10 @@ from mmcore.training.world.scene import BACKDROPS, COLOURS, SHAPES, STYLES, Scen
 from mmcore.training.world.take import FRAMES, Take
 from mmcore.training.world.wear import UNTOUCHED
 
-CAMERA, LIGHT, BACKDROP, STYLE, SOFTNESS, TINT, NOISE, QUALITY, GRADE, SOLIDS = 0, 3, 5, 6, 7, 8, 11, 14, 15, 21
+CAMERA, LIGHT, BACKDROP, STYLE, SOFTNESS, TINT, NOISE, QUALITY = 0, 3, 5, 6, 7, 8, 11, 14
+GRADE, STUDIO, SOLIDS = 15, 21, 30
 """Columns at which these begin: height, turn and zoom; azimuth and gain; an index each; see `wear.Wear`; the noise's
-deviation, seed and frame; the grade; and for each of MOST solids, from far to near, those of SOLID."""
+deviation, seed and frame; the grade; the studio; and for each of MOST solids, from far to near, those of SOLID."""
 
 SOLID = ("shape", "colour", "x", "y", "z", "radius", "turn")
 """Shape and colour are indexes; a radius of 0 is no solid. See `render.Placed`."""
@@ -45,6 +46,7 @@ def sheet_of(take: Take) -> np.ndarray:
     rows[:, NOISE + 2] = np.arange(len(rows))
     rows[:, QUALITY] = wear.quality
     rows[:, GRADE : GRADE + len(wear.grade)] = wear.grade
+    rows[:, STUDIO : STUDIO + len(take.studio)] = take.studio
     return rows
 
 

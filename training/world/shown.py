@@ -11,6 +11,7 @@ from mmcore.training.world.language import caption, casual, pick, say, tell
 from mmcore.training.world.meaning import Meaning, meaning
 from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.scene import STYLES, Scene
+from mmcore.training.world.studio import OWN, sample_studio
 from mmcore.training.world.styles import stands_out
 from mmcore.training.world.take import FRAMES, Take
 from mmcore.training.world.wear import UNTOUCHED, sample_grade, sample_wear
@@ -68,11 +69,11 @@ class Shown:
         return self.take.drawn()
 
     def given(self, rng: np.random.Generator, graded: bool = False) -> Take:
-        """The same as somebody sends it, perhaps in other colours."""
-        wear = sample_wear(rng)
+        """The same as somebody sends it, perhaps filmed elsewhere and in other colours."""
+        wear, studio = sample_wear(rng), OWN
         if graded:
-            wear = replace(wear or UNTOUCHED, grade=sample_grade(rng))
-        return replace(self.take, learn=False, wear=wear)
+            wear, studio = replace(wear or UNTOUCHED, grade=sample_grade(rng)), sample_studio(rng)
+        return replace(self.take, learn=False, wear=wear, studio=studio)
 
 
 @dataclass(frozen=True)
