@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from mmcore.attention import CONTEXT, TEXT
+from mmcore.attention import CONTEXT, TARGET, TEXT
 from mmcore.autoencoder import PIXELS, Autoencoder, autoencoder_in
 from mmcore.document import Document
 from mmcore.errors import MMCoreError
@@ -27,6 +28,7 @@ from mmcore.sequence import Patches, Piece, Strip, document_strip
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmcore.tokenizers.words import Words, open_words
+from mmcore.training.slips import Slips
 
 Source = Callable[[int], Document]
 """Any documents, by index."""
@@ -41,6 +43,9 @@ VALIDATION = 2**40
 
 BEAM = 16
 """So many ways to fill a row are followed at once."""
+
+SURVEYED = 200
+"""From so many documents it is learnt which words may stand where."""
 
 PATIENCE = 600
 """Seconds after which a process that makes batches is taken to hang."""
@@ -59,6 +64,7 @@ class Layout:
         hide_all: share of target spans that see no condition at all, for guidance.
         hide_text: share of those that see earlier media but no text.
         hide_context: share of those that see text but no earlier media.
+        slips: share of the words of replies that are read as others, where nothing is drawn; see `slips`.
     """
 
     rows: int = 12
@@ -69,6 +75,7 @@ class Layout:
     hide_all: float = 0.08
     hide_text: float = 0.05
     hide_context: float = 0.03
+    slips: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,11 +125,19 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         text, autoencoder = open_words(self.tokenizer.parent), autoencoder_in(self.tokenizer.parent)
         layout = self.layout
         at, broken, in_vain = self.state.next, self.state.broken, 0
-        waiting = {i: self.strip(i, text, autoencoder) for i in self.state.waiting}
+        slips = Slips(self.usable(range(SURVEYED), text, autoencoder), text.signs) if layout.slips else None
+
+        def read(index: int) -> Strip:
+            strip = self.strip(index, text, autoencoder)
+            if slips and not strip.patches[TARGET]:
+                slips.put(strip, layout.slips, np.random.default_rng((self.seed, index, 1)))
+            return strip
+
+        waiting = {i: read(i) for i in self.state.waiting}
         while True:
             while len(waiting) < layout.waiting:
                 try:
-                    strip = self.strip(at, text, autoencoder)
+                    strip = read(at)
                 except MMCoreError as error:
                     broken += 1
                     logger.warning("left out, the %d. broken document: %s", broken, error)
@@ -149,6 +164,12 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         media = sum(isinstance(p, Patches) and p.learn for p in pieces)
         hides = rng.choice(kinds, size=(media, layout.copies), p=(*shares, 1 - sum(shares)))
         return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist(), signs=text.signs)
+
+    def usable(self, indexes: Iterable[int], text: Words, autoencoder: Autoencoder) -> Iterator[Strip]:
+        """Those of some documents that are not broken."""
+        for index in indexes:
+            with suppress(MMCoreError):
+                yield self.strip(index, text, autoencoder)
 
     def pieces(self, index: int, text: Words, autoencoder: Autoencoder) -> list[Piece]:
         """A document of the source cut to pieces, pixels as bytes."""

@@ -1,0 +1,108 @@
+"""Slips: what is read changes now and then, what is to be written never; streams with them go on where they were."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mmcore
+from mmcore.attention import PADDING, TEXT
+from mmcore.document import Document, Text
+from mmcore.sequence import IGNORE, OWN_SIGNS, Strip, Tokens, document_strip
+from mmcore.training.data import DataState, Layout, PackedBatches
+from mmcore.training.recipe import load_recipe
+from mmcore.training.slips import Slips
+from mmcore.training.world.tasks import sample_document
+
+TOKENIZER = Path(__file__).parents[1] / "mmcore" / "bundled" / "tokenizer.model"
+
+A, RED, BLUE, BALL, CUBE, ASKED = range(20, 26)
+
+
+def strip_of(*reply: int) -> Strip:
+    """A question that holds the same words, and a reply."""
+    return document_strip([Tokens([ASKED, A, RED, BALL], False), Tokens(reply, True)])
+
+
+KNOWN = [strip_of(A, RED, BALL), strip_of(A, BLUE, BALL), strip_of(A, BLUE, CUBE)]
+
+
+def test_a_word_becomes_what_followed_the_same_word() -> None:
+    """Never "red cube", which no document says, unless one of the two has slipped; and all that may be comes to be."""
+    slips, rng = Slips(KNOWN, OWN_SIGNS), np.random.default_rng(0)
+    found = set[tuple[int, ...]]()
+    for _ in range(200):
+        strip = strip_of(A, BLUE, CUBE)
+        slips.put(strip, 1.0, rng)
+        found.add(tuple(strip.ids[-4:-1]))
+    assert found == {(A, colour, shape) for colour in (RED, BLUE) for shape in (BALL, CUBE)}
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.floats(0, 1))
+def test_only_what_is_read_of_replies_changes(seed: int, share: float) -> None:
+    strip, true = strip_of(A, BLUE, CUBE), strip_of(A, BLUE, CUBE)
+    Slips(KNOWN, OWN_SIGNS).put(strip, share, np.random.default_rng(seed))
+    assert strip.labels == true.labels and len(strip.ids) == len(true.ids)
+    changed = [i for i, (now, was) in enumerate(zip(strip.ids, true.ids, strict=True)) if now != was]
+    first = true.labels.index(A) + 1
+    assert all(i > first and true.labels[i - 1] != IGNORE for i in changed)
+    assert all(true.ids[i] not in OWN_SIGNS.special for i in changed)
+
+
+def test_so_many_slip_as_are_asked_for() -> None:
+    slips, rng, count = Slips(KNOWN, OWN_SIGNS), np.random.default_rng(0), 0
+    for _ in range(1000):
+        strip = strip_of(A, BLUE, CUBE)
+        slips.put(strip, 0.3, rng)
+        count += strip.ids[-3] != BLUE
+    assert 0.11 < count / 1000 < 0.19, "of three in ten, half become what they were"
+
+
+def mixed(index: int) -> Document:
+    return sample_document(index, task="text to image" if index % 2 else "image to text")
+
+
+def batches(slips: float, state: DataState | None = None) -> PackedBatches:
+    layout = Layout(rows=2, room=(160, 90, 140), waiting=8, slips=slips)
+    return PackedBatches(mixed, TOKENIZER, (4, 16, 16), layout, state)
+
+
+def test_a_stream_with_slips_is_the_same_but_for_them_and_goes_on_where_it_was() -> None:
+    """What comes before a picture that is to be drawn is as it was: the picture shows that."""
+    slipped, plain = list(islice(batches(0.5), 4)), list(islice(batches(0.0), 4))
+    changed = 0
+    for (a, _), (b, _) in zip(slipped, plain, strict=True):
+        other = a.ids != b.ids
+        assert torch.equal(a.labels, b.labels) and torch.equal(a.patches, b.patches)
+        text, target = a.marks.doc[:, : a.lengths[0]], a.marks.doc[:, -a.lengths[2] :]
+        for row in range(len(text)):
+            drawn = torch.isin(text[row], target[row][target[row] != PADDING])
+            assert not (other[row] & drawn).any()
+        changed += int(other.sum())
+    assert changed > 5
+    rest = list(islice(batches(0.5, slipped[1][1]), 2))
+    assert all(torch.equal(a.ids, b.ids) for (a, _), (b, _) in zip(slipped[2:], rest, strict=True))
+
+
+def test_a_broken_document_is_no_lesson() -> None:
+    def source(index: int) -> Document:
+        if index % 2:
+            raise mmcore.MMCoreError("broken")
+        return Document((Text("what is it?"), Text("a red ball", True)))
+
+    stream = PackedBatches(source, TOKENIZER, (4, 16, 16), Layout(rows=1, room=(60, 0, 0), waiting=2, slips=0.5))
+    assert int((next(iter(stream))[0].marks.kind == TEXT).sum()) == 60
+
+
+def test_a_share_above_one_is_an_error(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("preset = 'debug'\n[layout]\nslips = 1.5\n")
+    with pytest.raises(mmcore.MMCoreError, match=r"layout.slips must be in \[0, 1\], got 1.5"):
+        load_recipe(recipe)
