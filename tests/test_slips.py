@@ -15,14 +15,17 @@ import mmcore
 from mmcore.attention import PADDING, TEXT
 from mmcore.document import Document, Text
 from mmcore.sequence import IGNORE, OWN_SIGNS, Strip, Tokens, document_strip
+from mmcore.tokenizers.pieces import document_pieces
+from mmcore.tokenizers.words import open_words
 from mmcore.training.data import DataState, Layout, PackedBatches
 from mmcore.training.recipe import load_recipe
 from mmcore.training.slips import Slips
+from mmcore.training.world.scene import COLOURS, SHAPES, SIZES
 from mmcore.training.world.tasks import sample_document
 
 TOKENIZER = Path(__file__).parents[1] / "mmcore" / "bundled" / "tokenizer.model"
 
-A, RED, BLUE, BALL, CUBE, ASKED = range(20, 26)
+A, RED, BLUE, BALL, CUBE, FALLS, ASKED = range(20, 27)
 
 
 def strip_of(*reply: int) -> Strip:
@@ -30,18 +33,30 @@ def strip_of(*reply: int) -> Strip:
     return document_strip([Tokens([ASKED, A, RED, BALL], False), Tokens(reply, True)])
 
 
-KNOWN = [strip_of(A, RED, BALL), strip_of(A, BLUE, BALL), strip_of(A, BLUE, CUBE)]
+KNOWN = [strip_of(A, RED, BALL, FALLS), strip_of(A, BLUE, BALL, FALLS), strip_of(A, BLUE, CUBE, FALLS)]
 
 
-def test_a_word_becomes_what_followed_the_same_word() -> None:
-    """Never "red cube", which no document says, unless one of the two has slipped; and all that may be comes to be."""
+def test_a_word_becomes_one_that_stands_between_the_same_words() -> None:
+    """Each by itself: "red cube" comes to be, which no document says."""
     slips, rng = Slips(KNOWN, OWN_SIGNS), np.random.default_rng(0)
     found = set[tuple[int, ...]]()
     for _ in range(200):
-        strip = strip_of(A, BLUE, CUBE)
+        strip = strip_of(A, BLUE, CUBE, FALLS)
         slips.put(strip, 1.0, rng)
-        found.add(tuple(strip.ids[-4:-1]))
-    assert found == {(A, colour, shape) for colour in (RED, BLUE) for shape in (BALL, CUBE)}
+        found.add(tuple(strip.ids[-5:-1]))
+    assert found == {(A, colour, shape, FALLS) for colour in (RED, BLUE) for shape in (BALL, CUBE)}
+
+
+def test_words_of_one_kind_are_found_in_the_world() -> None:
+    """By where they stand alone: all colours, all shapes, sizes, and no others among them."""
+    text = open_words(TOKENIZER.parent)
+    pieces = (document_pieces(mixed(2 * i), text, (4, 16, 16)) for i in range(300))
+    slips = Slips([document_strip(p, signs=text.signs) for p in pieces], text.signs)
+    for kind in (list(COLOURS), list(SHAPES), list(SIZES)):
+        ids = [text.encode(f"a {word}")[-1] for word in kind]
+        assert all(len(text.encode(f"a {word}")) == 2 for word in kind), "one token each"
+        for i in ids:
+            assert set(slips.alike[i]) <= set(ids) and len(slips.alike[i]) >= len(ids) - 1, text.decode([i])
 
 
 @settings(max_examples=50, deadline=None)

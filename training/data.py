@@ -44,8 +44,8 @@ VALIDATION = 2**40
 BEAM = 16
 """So many ways to fill a row are followed at once."""
 
-SURVEYED = 200
-"""From so many documents it is learnt which words may stand where."""
+SURVEYED = 400
+"""From so many documents it is learnt which words are alike."""
 
 PATIENCE = 600
 """Seconds after which a process that makes batches is taken to hang."""

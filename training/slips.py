@@ -1,11 +1,11 @@
-"""Slips: words of replies that are read as other words, while what they are to be followed by stays true.
+"""Slips: words of replies that are read as others of their kind, while what they are to be followed by stays true.
 
-    slips = Slips(strips)                    # learns what may stand where from some documents
-    slips.put(strip, share=0.1, rng=rng)     # changes what is read, not what is to be written
+    slips = Slips(strips, signs)             # learns from some documents which words are alike
+    slips.put(strip, share=0.2, rng=rng)     # changes what is read, not what is to be written
 
 A model that describes what it sees also learns what is usual to say, and a pair of words that it never read together
 it does not say, whatever it sees. Where the word before may be a slip it has to look (data noising as smoothing,
-arXiv 1703.02573, whose words are drawn by how many others they follow; here, from those that follow the same one).
+arXiv 1703.02573, whose words may become any; here, only such as stand between the same words).
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import numpy as np
 
 from mmcore.sequence import Signs, Strip
 
+ALIKE = 1 / 3
+"""Words are alike that share so much of what they follow, and so much of what follows them (intersection by union)."""
+
 
 class Slips:
-    """Which tokens follow which in replies.
+    """Which words of replies are alike.
 
     Args:
         strips: documents that it is learnt from.
@@ -28,28 +31,36 @@ class Slips:
 
     def __init__(self, strips: Iterable[Strip], signs: Signs) -> None:
         self.special = frozenset(signs.special)
-        followers = defaultdict[int, set[int]](set)
+        before, after = defaultdict[int, set[int]](set), defaultdict[int, set[int]](set)
         for strip in strips:
             for i in self.places(strip):
-                followers[strip.ids[i - 1]].add(strip.ids[i])
-        self.followers = {before: sorted(after) for before, after in followers.items()}
+                before[strip.ids[i]].add(strip.ids[i - 1])
+                after[strip.ids[i]].add(strip.ids[i + 1])
+        self.alike = {
+            word: [
+                w for w in sorted(before) if all(_shared(sides[word], sides[w]) >= ALIKE for sides in (before, after))
+            ]
+            for word in before
+        }
 
     def put(self, strip: Strip, share: float, rng: np.random.Generator) -> None:
-        """Change words of a document's replies, as they are read, each to one that followed the same word somewhere.
+        """Change words of a document's replies, as they are read, each to one that is like it.
 
         Args:
             strip: the document; its `ids` are changed in place, its `labels` not.
             share: of the words, in [0, 1]. The first of a reply, which says of what kind it is, stays as it is.
             rng: decides which, and what they become: what they were, too.
         """
-        truly = list(strip.ids)
         for i in self.places(strip):
-            others = self.followers.get(truly[i - 1])
-            if others and rng.random() < share:
-                strip.ids[i] = int(rng.choice(others))
+            if rng.random() < share:
+                strip.ids[i] = int(rng.choice(self.alike.get(strip.ids[i], [strip.ids[i]])))
 
     def places(self, strip: Strip) -> list[int]:
         """Where words stand that are to be written behind others."""
         ids, labels = strip.ids, strip.labels
         words = [i for i in range(1, len(ids)) if self.special.isdisjoint(ids[i - 1 : i + 1])]
         return [i for i in words if labels[i - 1] == ids[i]]
+
+
+def _shared(some: set[int], others: set[int]) -> float:
+    return len(some & others) / len(some | others)
