@@ -99,6 +99,7 @@ def _write_av(windows: Iterator[Clip], path: Path, suffix: str) -> None:
     import av
     from av.video.frame import VideoFrame
     from av.video.reformatter import ColorRange, Colorspace
+    from av.video.stream import VideoStream
 
     codec, options, movflags = CODECS[suffix]
     clip = next(windows)
@@ -106,6 +107,7 @@ def _write_av(windows: Iterator[Clip], path: Path, suffix: str) -> None:
     even = ((0, h % 2), (0, w % 2), (0, 0))  # yuv420p wants even sides
     with av.open(str(path), "w", options=movflags) as container:
         stream = container.add_stream(codec, rate=Fraction(clip.fps).limit_denominator(1001), options=options)
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = w + w % 2, h + h % 2, "yuv420p"
         context = stream.codec_context
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG

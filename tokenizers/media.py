@@ -276,7 +276,7 @@ def fit(clip: Image | Video, size: tuple[int, int], fps: float, max_frames: int)
         frames = frames[:max_frames]
     if frames.shape[1:3] != size:
         pictures = (PILImage.fromarray(frame) for frame in frames)
-        filtered = [ImageOps.fit(p, size[::-1], PILImage.Resampling.LANCZOS) for p in pictures]
+        filtered = [ImageOps.fit(p, (size[1], size[0]), PILImage.Resampling.LANCZOS) for p in pictures]
         frames = np.stack([np.asarray(p) for p in filtered])
     if frames is clip.frames:
         return clip

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ def ours() -> dict[str, float]:
         orders = [Order([Tokens(ids, False)], {VIDEO: CLIP}, VIDEO, seed=0) for ids, _ in documents(CLIP, count)]
         seconds: list[float] = []
         for dtype in (torch.float32, torch.bfloat16):
-            writer = MMCoreModel(model.config).eval().to(dtype)
+            writer = MMCoreModel(model.config).eval().to(dtype)  # type: ignore[arg-type]
             writer.backend = "dense"
             backbone = Native(writer)
             seconds.append(best(lambda b=backbone, o=orders: list(write(b, o, settings)), 2))
@@ -127,7 +128,7 @@ def theirs() -> dict[str, float]:
 
     def sample(prompts: list[Tensor], bf16: bool) -> None:
         # A cached prompt ends with the token that opens the clip; 26 times bound 25 steps.
-        opened = [[torch.cat((ids, torch.tensor([model.som_ids[0]])))] for ids in prompts]
+        opened: list[Any] = [[torch.cat((ids, torch.tensor([model.som_ids[0]])))] for ids in prompts]
         options = {"max_length": 1, "modality_steps": STEPS + 1, "cfg_scale": 3.0, "fixed_modality_shape": CLIP}
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             if len(opened) == 1:

@@ -28,7 +28,7 @@ from mmcore.sequence import Patches, Piece, Strip, document_strip
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmcore.tokenizers.words import Words, open_words
-from mmcore.training.slips import Slips
+from mmcore.training.word_noise import WordNoise
 
 Source = Callable[[int], Document]
 """Any documents, by index."""
@@ -64,7 +64,7 @@ class Layout:
         hide_all: share of target spans that see no condition at all, for guidance.
         hide_text: share of those that see earlier media but no text.
         hide_context: share of those that see text but no earlier media.
-        slips: share of the words of replies that are read as others, where nothing is drawn; see `slips`.
+        word_noise: share of the words of replies that are read as others, where nothing is drawn; see `word_noise`.
     """
 
     rows: int = 12
@@ -75,7 +75,7 @@ class Layout:
     hide_all: float = 0.08
     hide_text: float = 0.05
     hide_context: float = 0.03
-    slips: float = 0.0
+    word_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,14 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         text, autoencoder = open_words(self.tokenizer.parent), autoencoder_in(self.tokenizer.parent)
         layout = self.layout
         at, broken, in_vain = self.state.next, self.state.broken, 0
-        slips = Slips(self.usable(range(SURVEYED), text, autoencoder), text.signs) if layout.slips else None
+        noise: WordNoise | None = None
+        if layout.word_noise:
+            noise = WordNoise(self.usable(range(SURVEYED), text, autoencoder), text.signs)
 
         def read(index: int) -> Strip:
             strip = self.strip(index, text, autoencoder)
-            if slips and not strip.patches[TARGET]:
-                slips.put(strip, layout.slips, np.random.default_rng((self.seed, index, 1)))
+            if noise and not strip.patches[TARGET]:
+                noise.put(strip, layout.word_noise, np.random.default_rng((self.seed, index, 1)))
             return strip
 
         waiting = {i: read(i) for i in self.state.waiting}

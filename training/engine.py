@@ -77,7 +77,8 @@ class Replicated(Engine):
         except ImportError as error:
             raise MMCoreError("engine.kind=deepspeed needs DeepSpeed: pip install mmcore[train]") from error
         os.environ.setdefault("LOCAL_RANK", "0")
-        deepspeed.ops.__compatible_ops__ = {}  # else it compiles an extension for shared memory; gloo does without
+        # Else it compiles an extension for shared memory; gloo does without.
+        deepspeed.ops.__compatible_ops__ = {}  # type: ignore[attr-defined]
         deepspeed.utils.logger.setLevel(logging.WARNING)
         set_z3_leaf_modules(self.objective, list(DATA_DEPENDENT), raise_if_not_found=False)
         recipe = self.recipe
@@ -195,7 +196,7 @@ class Sharded(Replicated):
         model = MMCoreModel(self.model.config)
         if self.recipe.lora:
             add_adapters(model, model.core.blocks, self.recipe.lora)
-        model.to(self.device)
+        model.to(self.device)  # type: ignore[arg-type]
         for name, p in model.named_parameters():
             p.zero_()
             if piece := self.pieces.get(name) or self.frozen.get(name):

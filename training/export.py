@@ -52,7 +52,7 @@ def averaged_pipeline(run: Path, dtype: torch.dtype = torch.float32) -> Pipeline
         tokenizer, autoencoder = open_words(run), autoencoder_of(model.config, run)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise MMCoreError(f"{checkpoint}: cannot be read: {str(error).strip().splitlines()[0]}") from error
-    return Pipeline(model.to(dtype), tokenizer, autoencoder)
+    return Pipeline(model.to(dtype), tokenizer, autoencoder)  # type: ignore[arg-type]
 
 
 def save_text(pipeline: Pipeline, folder: Path) -> None:

@@ -61,13 +61,13 @@ class Muon(torch.optim.Optimizer):
         """One step; parameters without a gradient stay."""
         assert closure is None
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            shapes: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
             for shape, params in shapes.items():
                 moments = [self._moment(p) for p in params]
-                grads = [p.grad for p in params]
+                grads = [p.grad for p in params if p.grad is not None]
                 torch._foreach_lerp_(moments, grads, 1 - group["momentum"])
                 nesterov = torch._foreach_lerp(grads, moments, group["momentum"])
                 update = orthogonalize(torch.stack(tuple(nesterov)), self.dtype)
@@ -75,7 +75,7 @@ class Muon(torch.optim.Optimizer):
                 scale = max(1, shape[0] / shape[1]) ** 0.5
                 torch._foreach_add_(params, list(update.unbind()), alpha=-group["lr"] * scale)
 
-    def _moment(self, p: nn.Parameter) -> Tensor:
+    def _moment(self, p: Tensor) -> Tensor:
         state = self.state[p]
         if not state:
             state["moment"] = torch.zeros_like(p)

@@ -20,6 +20,8 @@ from mmcore.training.lora import IN, OUT, add_adapters
 from mmcore.training.muon import Muon
 from mmcore.training.recipe import Recipe
 
+Tensors = list[Tensor] | tuple[Tensor, ...]
+
 
 def rate(step: int, steps: int, warmup: int, cooldown: int) -> float:
     """Share of the learning rate at a step: up in a line, level, down in a line at the end."""
@@ -27,7 +29,7 @@ def rate(step: int, steps: int, warmup: int, cooldown: int) -> float:
 
 
 @torch.no_grad()
-def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int, decay: float) -> None:
+def average(averaged: Tensors, current: Tensors, count: Tensor | int, decay: float) -> None:
     """Move averaged weights towards the current ones, in place.
 
     Args:

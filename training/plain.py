@@ -160,7 +160,7 @@ class Engine(Stepper[MMCoreModel, PackedSequence]):
     """
 
     def __init__(self, model: MMCoreModel, recipe: Recipe, ranks: Ranks) -> None:
-        super().__init__(model.to(ranks.device), recipe, ranks)
+        super().__init__(model.to(ranks.device), recipe, ranks)  # type: ignore[arg-type]
         self.model.backend = recipe.attention
         if recipe.attention == "auto":
             positions, bf16 = sum(recipe.layout.room), recipe.precision == "bf16"

@@ -277,8 +277,8 @@ def _read(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> Recipe
         raise MMCoreError(f"{path}: solids must be 1, 2, 3 or 4, got {recipe.solids}")
     if recipe.layout.copies < 1:
         raise MMCoreError(f"{path}: layout.copies must be at least 1, got {recipe.layout.copies}")
-    if not 0 <= recipe.layout.slips <= 1:
-        raise MMCoreError(f"{path}: layout.slips must be in [0, 1], got {recipe.layout.slips}")
+    if not 0 <= recipe.layout.word_noise <= 1:
+        raise MMCoreError(f"{path}: layout.word_noise must be in [0, 1], got {recipe.layout.word_noise}")
     return recipe
 
 

@@ -69,8 +69,9 @@ class UndrawnSequence(PackedSequence):
         y, x = self.size
         drawn = rearrange(draw(moved.sheet)[moved.steps], "S t (Y y) (X x) c -> (S Y X) (t y x c)", y=y, x=x)
         table = torch.cat((drawn.new_zeros(1, drawn.shape[1]), drawn, moved.pixels.flip(0)))
-        kept = {f.name: getattr(moved, f.name) for f in fields(PackedSequence)}
-        return PackedSequence(**kept | {"patches": table[moved.patches[..., 0].long()]}).to(device)
+        kept: dict[str, Any] = {f.name: getattr(moved, f.name) for f in fields(PackedSequence)}
+        kept["patches"] = table[moved.patches[..., 0].long()]
+        return PackedSequence(**kept).to(device)
 
     def above(self, *others: PackedSequence) -> UndrawnSequence:
         """See `PackedSequence`; what is drawn of the later ones comes after what is of the earlier."""

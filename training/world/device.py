@@ -29,6 +29,9 @@ from mmcore.training.world.take import SIZE
 
 Vector = tuple[Tensor, Tensor, Tensor]
 
+Filmed = dict[str, Tensor]
+"""Numbers of `studio.Studio`, each (F, 1, 1)."""
+
 BLOCK = 512
 """Frames that are drawn at once."""
 
@@ -41,7 +44,8 @@ def draw(sheet: Tensor) -> Tensor:
     Returns:
         (F, 64, 64, 3) uint8 on the same device.
     """
-    empty, solid, finish = (_compiled(stage) if sheet.is_cuda else stage for stage in (_empty, _solid, _finish))
+    stages: tuple[Callable[..., Any], ...] = (_empty, _solid, _finish)
+    empty, solid, finish = map(_compiled, stages) if sheet.is_cuda else stages
     frames = [torch.zeros(0, *SIZE, 3, dtype=torch.uint8, device=sheet.device)]
     for block in sheet.split(BLOCK):
         if sheet.is_cuda:  # compiled for one shape alone
@@ -99,19 +103,19 @@ def _table(sheet: Tensor, rows: list[tuple[float, ...]], index: Tensor) -> list[
     return list(found.unbind(-1))
 
 
-def _studio(f: Tensor) -> Studio:
-    """Where each frame (F, COLUMNS, 1, 1) is filmed, each number (F, 1, 1)."""
-    return Studio(*f[:, columns.STUDIO : columns.SOLIDS].unbind(1))
+def _studio(f: Tensor) -> Filmed:
+    """Where each frame (F, COLUMNS, 1, 1) is filmed."""
+    return dict(zip(Studio._fields, f[:, columns.STUDIO : columns.SOLIDS].unbind(1), strict=True))
 
 
-def _rays(height: Tensor, turn: Tensor, zoom: Tensor, studio: Studio, device: torch.device) -> Vector:
+def _rays(height: Tensor, turn: Tensor, zoom: Tensor, studio: Filmed, device: torch.device) -> Vector:
     """Directions of length 1, each (F, Y, X); see `camera.view`."""
     rows, across = SIZE[0] * RAYS, SIZE[1] * RAYS
-    half = studio.half * zoom
+    half = studio["half"] * zoom
     v = (1 - (2 * torch.arange(rows, device=device) + 1) / rows)[None, :, None] * half * (SIZE[0] / max(SIZE))
     u = ((2 * torch.arange(across, device=device) + 1) / across - 1)[None, None] * half * (SIZE[1] / max(SIZE))
     c, s = torch.cos(turn), torch.sin(turn)
-    forward = studio.back * s, AIM_HEIGHT - height, studio.back * c
+    forward = studio["back"] * s, AIM_HEIGHT - height, studio["back"] * c
     length = torch.sqrt(_dot(forward, forward))
     fx, fy, fz = (part / length for part in forward)
     up = -fy * s, fz * c + fx * s, -fy * c
@@ -120,14 +124,14 @@ def _rays(height: Tensor, turn: Tensor, zoom: Tensor, studio: Studio, device: to
     return x / length, y / length, z / length
 
 
-def _light(azimuth: Tensor, studio: Studio) -> Vector:
+def _light(azimuth: Tensor, studio: Filmed) -> Vector:
     """Towards the light."""
-    length = (1 + studio.slope**2) ** 0.5
-    return torch.sin(azimuth) / length, studio.slope / length, -torch.cos(azimuth) / length
+    length = (1 + studio["slope"] ** 2) ** 0.5
+    return torch.sin(azimuth) / length, studio["slope"] / length, -torch.cos(azimuth) / length
 
 
 def _background(
-    rays: Vector, height: Tensor, studio: Studio, backdrop: Tensor, sheet: Tensor
+    rays: Vector, height: Tensor, studio: Filmed, backdrop: Tensor, sheet: Tensor
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """The empty backdrop, which rays meet the ground, and where; see `camera.background`."""
     x, y, z = rays
@@ -147,17 +151,17 @@ def _background(
         behind = horizon + (sky - horizon) * fade
         behind = behind + (colour[i] - behind) * hill
         picture.append(torch.where(ground, floor + (horizon - floor) * fade, behind))
-    return picture, ground, x * distance + studio.across, z * distance - studio.back
+    return picture, ground, x * distance + studio["across"], z * distance - studio["back"]
 
 
-def _shadow(solid: Tensor, light: Vector, studio: Studio, ground: Tensor, x: Tensor, z: Tensor) -> Tensor:
+def _shadow(solid: Tensor, light: Vector, studio: Filmed, ground: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """What a solid leaves of the ground's brightness; see `render.shade_ground`."""
     size = solid[:, 5]
     lift = (solid[:, 3] + 0.5 * size) / light[1]
     far = torch.hypot(x - (solid[:, 2] - light[0] * lift), z - (solid[:, 4] - light[2] * lift))
-    edge = 1 + studio.penumbra / 2 - far / size.clamp(min=1e-6)
-    soft = (edge / studio.penumbra).clamp(0, 1) * (ground & (size > 0))
-    return 1 - studio.shadow / (1 + solid[:, 3]) * soft
+    edge = 1 + studio["penumbra"] / 2 - far / size.clamp(min=1e-6)
+    soft = (edge / studio["penumbra"]).clamp(0, 1) * (ground & (size > 0))
+    return 1 - studio["shadow"] / (1 + solid[:, 3]) * soft
 
 
 def _sprite(solid: Tensor, rays: Vector, f: Tensor, sheet: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -166,7 +170,7 @@ def _sprite(solid: Tensor, rays: Vector, f: Tensor, sheet: Tensor) -> tuple[Tens
     light = _light(f[:, columns.LIGHT], studio)
     shape, size, turn = solid[:, 0], solid[:, 5], solid[:, 6]
     scale = size.clamp(min=1e-6)
-    places = studio.across - solid[:, 2], height - solid[:, 3], -studio.back - solid[:, 4]
+    places = studio["across"] - solid[:, 2], height - solid[:, 3], -studio["back"] - solid[:, 4]
     origin = places[0] / scale, places[1] / scale, places[2] / scale
     kinds = {"cube": _cube, "ball": _ball, "cone": _cone, "cylinder": _cylinder}
     hits = [kinds[name](origin, rays, turn) for name in SHAPES]
@@ -180,9 +184,9 @@ def _sprite(solid: Tensor, rays: Vector, f: Tensor, sheet: Tensor) -> tuple[Tens
     bounced = [2 * diffuse * n - towards for n, towards in zip(way, light, strict=True)]
     eighth = (-_dot((bounced[0], bounced[1], bounced[2]), rays)).clamp(min=0) ** 2
     eighth = (eighth * eighth) ** 2
-    shine = studio.specular * eighth * eighth * eighth
+    shine = studio["specular"] * eighth * eighth * eighth
     base = _table(sheet, [tuple(v / 255 for v in colour) for colour in COLOURS.values()], solid[:, 1])
-    lit = studio.ambient + studio.diffuse * diffuse
+    lit = studio["ambient"] + studio["diffuse"] * diffuse
     return mask & (t > 0) & (size > 0), [gain * (channel * lit + shine) for channel in base]
 
 

@@ -125,7 +125,7 @@ def _picture(scene: Scene, ways: list[Path], f: int, s: float, size: tuple[int, 
                 bright = 0.45 + 0.6 * max(float(normal @ camera.light), 0.0)
                 ink = tuple(np.clip(np.array(PALETTE[solid.colour]) * bright, 0, 255).astype(int).tolist())
                 pen.polygon([tuple(p) for p in seen(face).tolist()], ink)
-    return np.asarray(picture.resize(size[::-1], Image.Resampling.BOX))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX))
 
 
 def _empty(backdrop: str, horizon: float, height: int, width: int) -> np.ndarray:

@@ -92,9 +92,9 @@ class Reader:
         for form in self.places:
             if found := form.fullmatch(words):
                 solids = self._solids(found["scene"])
-                return solids and Meaning(solids, self.names["place"][found["place"]], filmed, style)
+                return Meaning(solids, self.names["place"][found["place"]], filmed, style) if solids else None
         solids = self._solids(words)
-        return solids and Meaning(solids, None, filmed, style)
+        return Meaning(solids, None, filmed, style) if solids else None
 
     def _solids(self, words: str) -> tuple[Said, ...] | None:
         if self.relations:

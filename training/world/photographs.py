@@ -52,6 +52,6 @@ def _passed_over(rng: np.random.Generator, s: np.ndarray, size: tuple[int, int])
     clip = np.empty((len(s), *size, 3))
     for frame, moment in zip(clip, s, strict=True):
         x, y, side = (start + (end - start) * moment for start, end in (left, top, across))
-        part = whole.resize(size[::-1], Image.Resampling.BILINEAR, (x, y, x + side, y + side), reducing_gap=2.0)
+        part = whole.resize((size[1], size[0]), Image.Resampling.BILINEAR, (x, y, x + side, y + side), reducing_gap=2.0)
         frame[:] = np.asarray(part) / 255
     return clip[:, :, ::-1] if rng.random() < 0.5 else clip

@@ -16,7 +16,7 @@ def levelled(frames: np.ndarray, expected: np.ndarray) -> np.ndarray:
         expected: (Y, X, 3) uint8, the first without solids, under light of gain 1.
     """
     gray, bare = frames.astype(np.float32).mean(-1), expected.astype(np.float32).mean(-1).ravel()
-    first, fits = gray[0].ravel(), np.ones(bare.shape, bool)
+    first, fits, slope, begin = gray[0].ravel(), np.ones(bare.shape, bool), 1.0, 0.0
     for _ in range(4):
         slope = float(np.clip(np.polyfit(bare[fits], first[fits], 1)[0], *CONTRAST))
         begin = float(np.median(first[fits] - slope * bare[fits]))

@@ -95,7 +95,7 @@ def chat(rng: np.random.Generator, _: bool) -> Lines:
     seen: list[Shown] = []
     written: list[Shown] = []
     segments: list[Line] = []
-    for _ in range(int(rng.integers(2, 7))):
+    for _turn in range(int(rng.integers(2, 7))):
         kind = "new" if not seen else ("new", "edit", "edit", "question")[int(rng.integers(4))]
         if kind in ("new", "edit") and len(seen) == 3:
             kind = "question"

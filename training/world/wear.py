@@ -130,7 +130,7 @@ def worn(frames: np.ndarray, wear: Wear | None) -> np.ndarray:
 
 def graded(frames: np.ndarray, grade: Grade) -> np.ndarray:
     """Frames (T, Y, X, 3) float32 in [0, 255] in other colours."""
-    saturation, hue, contrast, brightness, gamma, bands = np.float32(grade)
+    saturation, hue, contrast, brightness, gamma, bands = np.array(grade, np.float32)
     gray = (frames @ LUMA)[..., None]
     turned = frames @ turn_of_hues(float(hue)).T
     mixed = gray + saturation * (turned - gray)

@@ -1,4 +1,4 @@
-"""Slips: what is read changes now and then, what is to be written never; streams with them go on where they were."""
+"""Word noise: what is read changes, what is to be written never; streams with it go on where they were."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.words import open_words
 from mmcore.training.data import DataState, Layout, PackedBatches
 from mmcore.training.recipe import load_recipe
-from mmcore.training.slips import Slips
+from mmcore.training.word_noise import WordNoise
 from mmcore.training.world.scene import COLOURS, SHAPES, SIZES
 from mmcore.training.world.tasks import sample_document
 
@@ -38,11 +38,11 @@ KNOWN = [strip_of(A, RED, BALL, FALLS), strip_of(A, BLUE, BALL, FALLS), strip_of
 
 def test_a_word_becomes_one_that_stands_between_the_same_words() -> None:
     """Each by itself: "red cube" comes to be, which no document says."""
-    slips, rng = Slips(KNOWN, OWN_SIGNS), np.random.default_rng(0)
+    noise, rng = WordNoise(KNOWN, OWN_SIGNS), np.random.default_rng(0)
     found = set[tuple[int, ...]]()
     for _ in range(200):
         strip = strip_of(A, BLUE, CUBE, FALLS)
-        slips.put(strip, 1.0, rng)
+        noise.put(strip, 1.0, rng)
         found.add(tuple(strip.ids[-5:-1]))
     assert found == {(A, colour, shape, FALLS) for colour in (RED, BLUE) for shape in (BALL, CUBE)}
 
@@ -51,19 +51,19 @@ def test_words_of_one_kind_are_found_in_the_world() -> None:
     """By where they stand alone: all colours, all shapes, sizes, and no others among them."""
     text = open_words(TOKENIZER.parent)
     pieces = (document_pieces(mixed(2 * i), text, (4, 16, 16)) for i in range(300))
-    slips = Slips([document_strip(p, signs=text.signs) for p in pieces], text.signs)
+    noise = WordNoise([document_strip(p, signs=text.signs) for p in pieces], text.signs)
     for kind in (list(COLOURS), list(SHAPES), list(SIZES)):
         ids = [text.encode(f"a {word}")[-1] for word in kind]
         assert all(len(text.encode(f"a {word}")) == 2 for word in kind), "one token each"
         for i in ids:
-            assert set(slips.alike[i]) <= set(ids) and len(slips.alike[i]) >= len(ids) - 1, text.decode([i])
+            assert set(noise.alike[i]) <= set(ids) and len(noise.alike[i]) >= len(ids) - 1, text.decode([i])
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 1))
 def test_only_what_is_read_of_replies_changes(seed: int, share: float) -> None:
     strip, true = strip_of(A, BLUE, CUBE), strip_of(A, BLUE, CUBE)
-    Slips(KNOWN, OWN_SIGNS).put(strip, share, np.random.default_rng(seed))
+    WordNoise(KNOWN, OWN_SIGNS).put(strip, share, np.random.default_rng(seed))
     assert strip.labels == true.labels and len(strip.ids) == len(true.ids)
     changed = [i for i, (now, was) in enumerate(zip(strip.ids, true.ids, strict=True)) if now != was]
     first = true.labels.index(A) + 1
@@ -71,11 +71,11 @@ def test_only_what_is_read_of_replies_changes(seed: int, share: float) -> None:
     assert all(true.ids[i] not in OWN_SIGNS.special for i in changed)
 
 
-def test_so_many_slip_as_are_asked_for() -> None:
-    slips, rng, count = Slips(KNOWN, OWN_SIGNS), np.random.default_rng(0), 0
+def test_so_many_change_as_are_asked_for() -> None:
+    noise, rng, count = WordNoise(KNOWN, OWN_SIGNS), np.random.default_rng(0), 0
     for _ in range(1000):
         strip = strip_of(A, BLUE, CUBE)
-        slips.put(strip, 0.3, rng)
+        noise.put(strip, 0.3, rng)
         count += strip.ids[-3] != BLUE
     assert 0.11 < count / 1000 < 0.19, "of three in ten, half become what they were"
 
@@ -84,16 +84,16 @@ def mixed(index: int) -> Document:
     return sample_document(index, task="text to image" if index % 2 else "image to text")
 
 
-def batches(slips: float, state: DataState | None = None) -> PackedBatches:
-    layout = Layout(rows=2, room=(160, 90, 140), waiting=8, slips=slips)
+def batches(noise: float, state: DataState | None = None) -> PackedBatches:
+    layout = Layout(rows=2, room=(160, 90, 140), waiting=8, word_noise=noise)
     return PackedBatches(mixed, TOKENIZER, (4, 16, 16), layout, state)
 
 
-def test_a_stream_with_slips_is_the_same_but_for_them_and_goes_on_where_it_was() -> None:
+def test_a_stream_with_noise_is_the_same_but_for_it_and_goes_on_where_it_was() -> None:
     """What comes before a picture that is to be drawn is as it was: the picture shows that."""
-    slipped, plain = list(islice(batches(0.5), 4)), list(islice(batches(0.0), 4))
+    noisy, plain = list(islice(batches(0.5), 4)), list(islice(batches(0.0), 4))
     changed = 0
-    for (a, _), (b, _) in zip(slipped, plain, strict=True):
+    for (a, _), (b, _) in zip(noisy, plain, strict=True):
         other = a.ids != b.ids
         assert torch.equal(a.labels, b.labels) and torch.equal(a.patches, b.patches)
         text, target = a.marks.doc[:, : a.lengths[0]], a.marks.doc[:, -a.lengths[2] :]
@@ -102,8 +102,8 @@ def test_a_stream_with_slips_is_the_same_but_for_them_and_goes_on_where_it_was()
             assert not (other[row] & drawn).any()
         changed += int(other.sum())
     assert changed > 5
-    rest = list(islice(batches(0.5, slipped[1][1]), 2))
-    assert all(torch.equal(a.ids, b.ids) for (a, _), (b, _) in zip(slipped[2:], rest, strict=True))
+    rest = list(islice(batches(0.5, noisy[1][1]), 2))
+    assert all(torch.equal(a.ids, b.ids) for (a, _), (b, _) in zip(noisy[2:], rest, strict=True))
 
 
 def test_a_broken_document_is_no_lesson() -> None:
@@ -112,12 +112,12 @@ def test_a_broken_document_is_no_lesson() -> None:
             raise mmcore.MMCoreError("broken")
         return Document((Text("what is it?"), Text("a red ball", True)))
 
-    stream = PackedBatches(source, TOKENIZER, (4, 16, 16), Layout(rows=1, room=(60, 0, 0), waiting=2, slips=0.5))
+    stream = PackedBatches(source, TOKENIZER, (4, 16, 16), Layout(rows=1, room=(60, 0, 0), waiting=2, word_noise=0.5))
     assert int((next(iter(stream))[0].marks.kind == TEXT).sum()) == 60
 
 
 def test_a_share_above_one_is_an_error(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text("preset = 'debug'\n[layout]\nslips = 1.5\n")
-    with pytest.raises(mmcore.MMCoreError, match=r"layout.slips must be in \[0, 1\], got 1.5"):
+    recipe.write_text("preset = 'debug'\n[layout]\nword_noise = 1.5\n")
+    with pytest.raises(mmcore.MMCoreError, match=r"layout.word_noise must be in \[0, 1\], got 1.5"):
         load_recipe(recipe)

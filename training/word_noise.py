@@ -1,11 +1,11 @@
-"""Slips: words of replies that are read as others of their kind, while what they are to be followed by stays true.
+"""Word noise: words of replies that are read as others of their kind, while what is to follow them stays true.
 
-    slips = Slips(strips, signs)             # learns from some documents which words are alike
-    slips.put(strip, share=0.2, rng=rng)     # changes what is read, not what is to be written
+    noise = WordNoise(strips, signs)         # learns from some documents which words are alike
+    noise.put(strip, share=0.2, rng=rng)     # changes what is read, not what is to be written
 
 A model that describes what it sees also learns what is usual to say, and a pair of words that it never read together
-it does not say, whatever it sees. Where the word before may be a slip it has to look (data noising as smoothing,
-arXiv 1703.02573, whose words may become any; here, only such as stand between the same words).
+it does not say, whatever it sees. Where the word before may be wrong it has to look (data noising as smoothing,
+arXiv 1703.02573, where a word may become any; here, only one that stands between the same words).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ ALIKE = 1 / 3
 """Words are alike that share so much of what they follow, and so much of what follows them (intersection by union)."""
 
 
-class Slips:
+class WordNoise:
     """Which words of replies are alike.
 
     Args:
         strips: documents that it is learnt from.
-        signs: of the vocabulary; what is none of its text never slips.
+        signs: of the vocabulary; what is none of its text is never changed.
     """
 
     def __init__(self, strips: Iterable[Strip], signs: Signs) -> None:
@@ -36,10 +36,9 @@ class Slips:
             for i in self.places(strip):
                 before[strip.ids[i]].add(strip.ids[i - 1])
                 after[strip.ids[i]].add(strip.ids[i + 1])
+        sides = before, after
         self.alike = {
-            word: [
-                w for w in sorted(before) if all(_shared(sides[word], sides[w]) >= ALIKE for sides in (before, after))
-            ]
+            word: [other for other in sorted(before) if all(_shared(s[word], s[other]) >= ALIKE for s in sides)]
             for word in before
         }
 
@@ -49,7 +48,7 @@ class Slips:
         Args:
             strip: the document; its `ids` are changed in place, its `labels` not.
             share: of the words, in [0, 1]. The first of a reply, which says of what kind it is, stays as it is.
-            rng: decides which, and what they become: what they were, too.
+            rng: decides which, and what they become: perhaps what they were.
         """
         for i in self.places(strip):
             if rng.random() < share:
