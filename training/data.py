@@ -125,9 +125,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         text, autoencoder = open_words(self.tokenizer.parent), autoencoder_in(self.tokenizer.parent)
         layout = self.layout
         at, broken, in_vain = self.state.next, self.state.broken, 0
-        noise: WordNoise | None = None
-        if layout.word_noise:
-            noise = WordNoise(self.usable(range(SURVEYED), text, autoencoder), text.signs)
+        noise = WordNoise(self.surveyed(text, autoencoder), text.signs) if layout.word_noise else None
 
         def read(index: int) -> Strip:
             strip = self.strip(index, text, autoencoder)
@@ -167,9 +165,9 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         hides = rng.choice(kinds, size=(media, layout.copies), p=(*shares, 1 - sum(shares)))
         return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist(), signs=text.signs)
 
-    def usable(self, indexes: Iterable[int], text: Words, autoencoder: Autoencoder) -> Iterator[Strip]:
-        """Those of some documents that are not broken."""
-        for index in indexes:
+    def surveyed(self, text: Words, autoencoder: Autoencoder) -> Iterator[Strip]:
+        """Those of the first SURVEYED documents that are not broken."""
+        for index in range(SURVEYED):
             with suppress(MMCoreError):
                 yield self.strip(index, text, autoencoder)
 
