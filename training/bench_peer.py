@@ -104,7 +104,7 @@ def ours() -> dict[str, float]:
 
 def theirs() -> dict[str, float]:
     """Measure transfusion-pytorch."""
-    from loguru import logger
+    from loguru import logger  # type: ignore[import-not-found]
     from transfusion_pytorch import Transfusion  # type: ignore[import-not-found]
 
     logger.remove()
