@@ -59,6 +59,17 @@ def test_words_of_one_kind_are_found_in_the_world() -> None:
             assert set(noise.alike[i]) <= set(ids) and len(noise.alike[i]) >= len(ids) - 1, text.decode([i])
 
 
+def test_examples_choose_the_kinds() -> None:
+    """By one word of a kind all of it is meant, and nothing else changes; by none, all kinds."""
+    noise, rng = WordNoise(KNOWN, OWN_SIGNS, [RED]), np.random.default_rng(0)
+    found = set[tuple[int, ...]]()
+    for _ in range(100):
+        strip = strip_of(A, BLUE, CUBE, FALLS)
+        noise.put(strip, 1.0, rng)
+        found.add(tuple(strip.ids[-5:-1]))
+    assert found == {(A, colour, CUBE, FALLS) for colour in (RED, BLUE)}
+
+
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 1))
 def test_only_what_is_read_of_replies_changes(seed: int, share: float) -> None:
@@ -114,6 +125,27 @@ def test_a_broken_document_is_no_lesson() -> None:
 
     stream = PackedBatches(source, TOKENIZER, (4, 16, 16), Layout(rows=1, room=(60, 0, 0), waiting=2, word_noise=0.5))
     assert int((next(iter(stream))[0].marks.kind == TEXT).sum()) == 60
+
+
+def test_a_stream_is_noisy_in_its_kinds_alone() -> None:
+    """What changes are colours, and only where they are read."""
+    text = open_words(TOKENIZER.parent)
+    colours = {i for word in COLOURS for i in text.encode(word)}
+    layout = Layout(rows=2, room=(160, 90, 140), waiting=8, word_noise=0.9, noisy=("red",))
+    noisy = islice(PackedBatches(mixed, TOKENIZER, (4, 16, 16), layout), 4)
+    changed = [
+        (int(now), int(was))
+        for (a, _), (b, _) in zip(noisy, islice(batches(0.0), 4), strict=True)
+        for now, was in zip(a.ids[a.ids != b.ids], b.ids[a.ids != b.ids], strict=True)
+    ]
+    assert len(changed) > 5 and colours.issuperset({i for pair in changed for i in pair})
+
+
+@pytest.mark.parametrize("word", ["zebra", "red cube", "", "draw"])
+def test_a_kind_by_what_is_no_word_of_replies_is_an_error(word: str) -> None:
+    stream = PackedBatches(mixed, TOKENIZER, (4, 16, 16), Layout(rows=1, word_noise=0.5, noisy=("red", word)))
+    with pytest.raises(mmcore.MMCoreError, match=f"layout.noisy: '{word}' is no word of the replies, or more than one"):
+        next(iter(stream))
 
 
 def test_a_share_above_one_is_an_error(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class Layout:
         hide_text: share of those that see earlier media but no text.
         hide_context: share of those that see text but no earlier media.
         word_noise: share of the words of replies that are read as others, where nothing is drawn; see `word_noise`.
+        noisy: words, one or more of each kind that is read so; () is all kinds.
     """
 
     rows: int = 12
@@ -76,6 +77,7 @@ class Layout:
     hide_text: float = 0.05
     hide_context: float = 0.03
     word_noise: float = 0.0
+    noisy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         text, autoencoder = open_words(self.tokenizer.parent), autoencoder_in(self.tokenizer.parent)
         layout = self.layout
         at, broken, in_vain = self.state.next, self.state.broken, 0
-        noise = WordNoise(self.surveyed(text, autoencoder), text.signs) if layout.word_noise else None
+        noise = self.noise(text, autoencoder) if layout.word_noise else None
 
         def read(index: int) -> Strip:
             strip = self.strip(index, text, autoencoder)
@@ -165,11 +167,22 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         hides = rng.choice(kinds, size=(media, layout.copies), p=(*shares, 1 - sum(shares)))
         return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist(), signs=text.signs)
 
-    def surveyed(self, text: Words, autoencoder: Autoencoder) -> Iterator[Strip]:
-        """Those of the first SURVEYED documents that are not broken."""
+    def noise(self, text: Words, autoencoder: Autoencoder) -> WordNoise:
+        """Word noise of the layout's kinds, learnt from those of the first SURVEYED documents that are not broken.
+
+        Raises:
+            MMCoreError: a word of `noisy` is more than one token, or in no reply among them.
+        """
+        examples = [text.encode(word) for word in self.layout.noisy]
+        strips = list[Strip]()
         for index in range(SURVEYED):
             with suppress(MMCoreError):
-                yield self.strip(index, text, autoencoder)
+                strips.append(self.strip(index, text, autoencoder))
+        noise = WordNoise(strips, text.signs, [i for ids in examples for i in ids[-1:]])
+        for word, ids in zip(self.layout.noisy, examples, strict=True):
+            if len(ids) != 1 or ids[0] not in noise.alike:
+                raise MMCoreError(f"layout.noisy: {word!r} is no word of the replies, or more than one token")
+        return noise
 
     def pieces(self, index: int, text: Words, autoencoder: Autoencoder) -> list[Piece]:
         """A document of the source cut to pieces, pixels as bytes."""

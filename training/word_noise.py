@@ -11,7 +11,7 @@ arXiv 1703.02573, where a word may become any; here, only one that stands betwee
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -27,9 +27,10 @@ class WordNoise:
     Args:
         strips: documents that it is learnt from.
         signs: of the vocabulary; what is none of its text is never changed.
+        examples: ids of words, one or more of each kind that is to be changed; () is all kinds.
     """
 
-    def __init__(self, strips: Iterable[Strip], signs: Signs) -> None:
+    def __init__(self, strips: Iterable[Strip], signs: Signs, examples: Sequence[int] = ()) -> None:
         self.special = frozenset(signs.special)
         before, after = defaultdict[int, set[int]](set), defaultdict[int, set[int]](set)
         for strip in strips:
@@ -41,6 +42,9 @@ class WordNoise:
             word: [other for other in sorted(before) if all(_shared(s[word], s[other]) >= ALIKE for s in sides)]
             for word in before
         }
+        if examples:
+            kinds = {word for example in examples for word in self.alike.get(example, ())}
+            self.alike = {word: sorted(kinds.intersection(self.alike[word])) for word in kinds}
 
     def put(self, strip: Strip, share: float, rng: np.random.Generator) -> None:
         """Change words of a document's replies, as they are read, each to one that is like it.
