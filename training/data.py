@@ -28,7 +28,7 @@ from mmcore.sequence import Patches, Piece, Strip, document_strip
 from mmcore.tokenizers.pieces import document_pieces
 from mmcore.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmcore.tokenizers.words import Words, open_words
-from mmcore.training.word_noise import WordNoise
+from mmcore.training.word_noise import learn_noise
 
 Source = Callable[[int], Document]
 """Any documents, by index."""
@@ -127,7 +127,8 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         text, autoencoder = open_words(self.tokenizer.parent), autoencoder_in(self.tokenizer.parent)
         layout = self.layout
         at, broken, in_vain = self.state.next, self.state.broken, 0
-        noise = self.noise(text, autoencoder) if layout.word_noise else None
+        strips = self.surveyed(text, autoencoder)
+        noise = learn_noise(strips, text, layout.noisy) if layout.word_noise else None
 
         def read(index: int) -> Strip:
             strip = self.strip(index, text, autoencoder)
@@ -167,22 +168,11 @@ class PackedBatches(IterableDataset[tuple[PackedSequence, DataState]]):
         hides = rng.choice(kinds, size=(media, layout.copies), p=(*shares, 1 - sum(shares)))
         return document_strip(pieces, bool(rng.random() < layout.last_context), hides.tolist(), signs=text.signs)
 
-    def noise(self, text: Words, autoencoder: Autoencoder) -> WordNoise:
-        """Word noise of the layout's kinds, learnt from those of the first SURVEYED documents that are not broken.
-
-        Raises:
-            MMCoreError: a word of `noisy` is more than one token, or in no reply among them.
-        """
-        examples = [text.encode(word) for word in self.layout.noisy]
-        strips = list[Strip]()
+    def surveyed(self, text: Words, autoencoder: Autoencoder) -> Iterator[Strip]:
+        """Those of the first SURVEYED documents that are not broken."""
         for index in range(SURVEYED):
             with suppress(MMCoreError):
-                strips.append(self.strip(index, text, autoencoder))
-        noise = WordNoise(strips, text.signs, [i for ids in examples for i in ids[-1:]])
-        for word, ids in zip(self.layout.noisy, examples, strict=True):
-            if len(ids) != 1 or ids[0] not in noise.alike:
-                raise MMCoreError(f"layout.noisy: {word!r} is no word of the replies, or more than one token")
-        return noise
+                yield self.strip(index, text, autoencoder)
 
     def pieces(self, index: int, text: Words, autoencoder: Autoencoder) -> list[Piece]:
         """A document of the source cut to pieces, pixels as bytes."""

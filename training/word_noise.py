@@ -1,6 +1,6 @@
 """Word noise: words of replies that are read as others of their kind, while what is to follow them stays true.
 
-    noise = WordNoise(strips, signs)         # learns from some documents which words are alike
+    noise = learn_noise(strips, words)       # from some documents: which words are alike
     noise.put(strip, share=0.2, rng=rng)     # changes what is read, not what is to be written
 
 A model that describes what it sees also learns what is usual to say, and a pair of words that it never read together
@@ -15,7 +15,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from mmcore.errors import MMCoreError
 from mmcore.sequence import Signs, Strip
+from mmcore.tokenizers.words import Words
 
 ALIKE = 1 / 3
 """Words are alike that share so much of what they follow, and so much of what follows them (intersection by union)."""
@@ -63,6 +65,24 @@ class WordNoise:
         ids, labels = strip.ids, strip.labels
         words = [i for i in range(1, len(ids)) if self.special.isdisjoint(ids[i - 1 : i + 1])]
         return [i for i in words if labels[i - 1] == ids[i]]
+
+
+def learn_noise(strips: Iterable[Strip], words: Words, noisy: Sequence[str] = ()) -> WordNoise:
+    """Word noise by some documents.
+
+    Args:
+        strips: the documents.
+        words: the tokenizer that they were made with.
+        noisy: words, one or more of each kind that is to be changed; () is all kinds.
+    Raises:
+        MMCoreError: one of `noisy` is more than one token, or in no reply of the documents.
+    """
+    examples = [words.encode(word) for word in noisy]
+    noise = WordNoise(strips, words.signs, [i for ids in examples for i in ids[-1:]])
+    for word, ids in zip(noisy, examples, strict=True):
+        if len(ids) != 1 or ids[0] not in noise.alike:
+            raise MMCoreError(f"layout.noisy: {word!r} is no word of the replies, or more than one token")
+    return noise
 
 
 def _shared(some: set[int], others: set[int]) -> float:
