@@ -54,6 +54,8 @@ class MMCoreConfig(PretrainedConfig):
         height: rows of a picture that nobody asked another size for.
         width_px: columns of the same.
         sizes: (frames, rows, columns) of several sizes that media come in (see `nearest`); () is the one above.
+        note: what the model is asked of each medium that it is given, before what was said of it (see `notes`); "" is
+            nothing.
         linear: how many of each four blocks of the core have linear attention (see `linear`), the last ones full: 0 is
             all full, 3 a hybrid (as Qwen3-Next), 4 all linear.
     """
@@ -92,6 +94,7 @@ class MMCoreConfig(PretrainedConfig):
         height: int = 64,
         width_px: int = 64,
         sizes: tuple[tuple[int, int, int], ...] = (),
+        note: str = "",
         linear: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -139,6 +142,7 @@ class MMCoreConfig(PretrainedConfig):
         self.height = height
         self.width_px = width_px
         self.sizes = tuple((size[0], size[1], size[2]) for size in sizes)
+        self.note = note
         self.linear = linear
         super().__init__(**kwargs)
 

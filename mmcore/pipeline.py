@@ -22,13 +22,14 @@ from mmcore.chat import Chat
 from mmcore.config import MMCoreConfig
 from mmcore.document import Document, Image, Segment, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.generate import Event, Settings, StepEvent, TokenEvent, make_settings, write
+from mmcore.generate import Event, SegmentEvent, Settings, StepEvent, TokenEvent, make_settings, write
 from mmcore.model import MMCoreModel
 from mmcore.native import NativeTranslator
+from mmcore.notes import given_media, with_notes
 from mmcore.parts import Part, as_medium, user_turn
 from mmcore.quantize import kind_of
 from mmcore.replies import Glimpse, Reply, Request, Update
-from mmcore.sequence import Patches, Piece
+from mmcore.sequence import Patches, Piece, Tokens
 from mmcore.tokenizers.media import read_windows
 from mmcore.tokenizers.words import Words
 from mmcore.translator import Size, Translator
@@ -84,7 +85,7 @@ class Pipeline:
         Raises:
             MMCoreError: a document does not fit into the model, or a setting makes no sense.
         """
-        fitted = [self._fitted(r) for r in requests]
+        fitted = self._noted([self._fitted(r) for r in requests])
         sizes = [self.translator.sizes(r) for r in fitted]
         orders = [self.translator.order(r, s) for r, s in zip(fitted, sizes, strict=True)]
         said: dict[int, list[int]] = {}
@@ -224,12 +225,8 @@ class Pipeline:
         """Change a picture or a clip by instruction; the result has its kind, size and length."""
         given = as_medium(medium)
         want = "image" if isinstance(given, Image) else "video"
-        request = Request(self._described(given) + user_turn((instruction,)), want, seed=seed)
+        request = Request(user_turn((given, instruction)), want, seed=seed)
         return self._one(request, settings).media[0]
-
-    def _described(self, medium: Image | Video) -> Document:
-        """What is to be edited, and what the model says of it: so the edit begins from what was seen."""
-        return user_turn((medium, WHAT)) + Document((Text(self.caption(medium), True),))
 
     def chat(self, seed: int = 0, **settings: object) -> Chat:
         """Begin a conversation that remembers.
@@ -255,6 +252,21 @@ class Pipeline:
             raise MMCoreError(f'want must be "any", "text", "image" or "video", got {request.want!r}')
         segments = (s if isinstance(s, Text) else self.translator.fit(s) for s in request.document)
         return replace(request, document=Document(tuple(segments)))
+
+    def _noted(self, requests: list[Request]) -> list[Request]:
+        """Fitted requests with the model's notes on what it was given, where it makes any."""
+        question = self.config.note
+        media = [medium for request in requests for medium in given_media(request.document)]
+        if not question or not media:
+            return requests
+        orders = [self.translator.order(Request(user_turn((medium, question)), "text"), {}) for medium in media]
+        written = [""] * len(media)
+        for event in write(self.backbone, orders, replace(self.translator.settings, temperature=0.0)):
+            if isinstance(event, SegmentEvent) and isinstance(event.piece, Tokens):
+                written[event.row] += self.translator.words(event.piece.ids)
+        notes = iter(written)
+        documents = [Document(with_notes(tuple(r.document), question, lambda _: next(notes))) for r in requests]
+        return [replace(request, document=document) for request, document in zip(requests, documents, strict=True)]
 
     def _told(self, event: Event, sizes: dict[int, Size], said: dict[int, list[int]]) -> Update:
         """An event in the terms of people."""
@@ -287,9 +299,9 @@ class FamilyPipeline(Pipeline):
     def __init__(self, backbone: Backbone, translator: Translator, model: nn.Module) -> None:
         self.backbone, self.translator, self.weights = backbone, translator, model
 
-    def _described(self, medium: Image | Video) -> Document:
-        """What is to be edited alone, as these models have learnt it."""
-        return user_turn((medium,))
+    def _noted(self, requests: list[Request]) -> list[Request]:
+        """Requests as they are: these models make no notes."""
+        return requests
 
     def save(self, folder: str | Path, shard: str = "15MB") -> None:
         """Not for these models: their own folder is what `load` takes.

@@ -14,9 +14,7 @@ import pytest
 from mmcore.cli import main, parse, parser
 from mmcore.document import Document, Image, Text, Video
 from mmcore.errors import MMCoreError
-from mmcore.generate import make_settings
 from mmcore.pipeline import Pipeline
-from mmcore.replies import Request
 from mmcore.tokenizers.media import read_clip
 from tests.conftest import noise_clip
 
@@ -233,15 +231,3 @@ def test_a_pipe_sees_the_result_alone(here: Path) -> None:
 def test_frames_as_arrays_are_media(pipeline: Pipeline) -> None:
     made = pipeline.edit(noise_clip(0, 3), "make it blue", steps=2)
     assert isinstance(made, Video) and made.size == (3, 8, 8) and made.frames.dtype == np.uint8
-
-
-def test_an_edit_begins_from_what_the_model_says_it_sees(pipeline: Pipeline) -> None:
-    clip, words = Video(noise_clip(0, 3)), Text("make it blue")
-    said = Text(pipeline.caption(clip), learn=True)
-    described = Document((clip, Text("what is this?"), said, words))
-    told, bare = pipeline.reply(
-        [Request(document, "video", seed=3) for document in (described, Document((clip, words)))],
-        make_settings({"steps": 1}),
-    )
-    made = pipeline.edit(clip, words.text, seed=3, steps=1).frames.astype(int)
-    assert np.abs(made - told.media[0].frames).max() <= 1 and not np.array_equal(made, bare.media[0].frames)

@@ -25,7 +25,15 @@ LAYERS = {
         "mmcore.tiles",
     ),
     2: ("mmcore.autoencoder", "mmcore.tokenizers", "mmcore.decoders", "mmcore.families"),
-    3: ("mmcore.parts", "mmcore.native", "mmcore.chat", "mmcore.pipeline", "mmcore.loading", "mmcore.starting"),
+    3: (
+        "mmcore.notes",
+        "mmcore.parts",
+        "mmcore.native",
+        "mmcore.chat",
+        "mmcore.pipeline",
+        "mmcore.loading",
+        "mmcore.starting",
+    ),
     4: (
         "mmcore.training",
         "mmcore.demo",

@@ -75,8 +75,8 @@ def test_the_bundled_model_is_one_recipe_from_nothing() -> None:
             break
         names.insert(0, Path(recipe.after).stem)
         recipe = load_recipe(recipe.after)
-    assert names == ["reading", "stills", "single", "clips", "whole", "three", "everything", "words", "tiny"]
-    assert steps == 20100
+    assert names == ["reading", "stills", "single", "clips", "whole", "three", "everything", "words", "noise", "tiny"]
+    assert steps == 20540
 
 
 @pytest.mark.quick

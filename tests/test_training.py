@@ -286,6 +286,7 @@ def test_a_stream_resumes_where_it_was(run_folder: Path) -> None:
         (["mixture=none"], "mixture must be one of reading, stills, all"),
         (["layout=3"], "'layout' is a table"),
         (["solids=5"], "solids must be 1, 2, 3 or 4, got 5"),
+        (["begin=-1"], "begin must be 0 to 549755813887, got -1"),
         (["layout.copies=0"], "copies must be at least 1"),
     ],
 )

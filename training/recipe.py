@@ -16,7 +16,7 @@ from mmcore.attention import BACKENDS
 from mmcore.config import PERIOD, PRESETS
 from mmcore.errors import MMCoreError
 from mmcore.model import PARTS
-from mmcore.training.data import Layout
+from mmcore.training.data import VALIDATION, Layout
 from mmcore.training.tables import from_table
 from mmcore.training.world.mixtures import MIXTURES
 
@@ -146,6 +146,9 @@ class Recipe:
             everything (see `lora`).
         mixture: one of `mmcore.training.world.mixtures.MIXTURES`, where the world is the source.
         solids: how many solids a scene of the world has at most, 1 to 4, before anything is added to it.
+        notes: whether documents of the world have notes on the media that are given, and the model writes its own in
+            use (see `mmcore.notes`).
+        begin: the first of the world's documents, so that what an earlier stage learnt from does not come again.
         sizes: [frames, rows, columns] of several; media of shards are fitted to the nearest in shape and area. They go
             into the model's configuration; [] is what that has.
         vocabulary: number of text tokens.
@@ -178,6 +181,8 @@ class Recipe:
     lora: int = 0
     mixture: str = "all"
     solids: int = 4
+    notes: bool = False
+    begin: int = 0
     sizes: tuple[tuple[int, int, int], ...] = ()
     vocabulary: int = 1024
     steps: int = 1000
@@ -275,6 +280,8 @@ def _read(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> Recipe
         raise MMCoreError(f"{path}: mixture must be one of {', '.join(MIXTURES)}, got {recipe.mixture!r}")
     if not 1 <= recipe.solids <= 4:
         raise MMCoreError(f"{path}: solids must be 1, 2, 3 or 4, got {recipe.solids}")
+    if not 0 <= recipe.begin < VALIDATION // 2:
+        raise MMCoreError(f"{path}: begin must be 0 to {VALIDATION // 2 - 1}, got {recipe.begin}")
     if recipe.layout.copies < 1:
         raise MMCoreError(f"{path}: layout.copies must be at least 1, got {recipe.layout.copies}")
     if not 0 <= recipe.layout.word_noise <= 1:

@@ -24,7 +24,8 @@ from mmcore.training.data import VALIDATION, Source
 from mmcore.training.recipe import WORLD, Recipe
 from mmcore.training.shards import Shards
 from mmcore.training.undrawn import LineSource
-from mmcore.training.world.tasks import sample_document, sample_lines
+from mmcore.training.world.shown import Line
+from mmcore.training.world.tasks import drawn, sample_document, sample_lines
 
 BLOCK = 1000
 """Each run of so many documents holds the shares of a mixture, to the nearest document."""
@@ -113,12 +114,22 @@ def mixture_order(counts: tuple[int, ...], seed: int, block: int) -> np.ndarray:
 
 def world(recipe: Recipe) -> Source:
     """The documents of the world that a recipe asks for."""
-    return partial(sample_document, mixture=recipe.mixture, most=recipe.solids)
+    return partial(_document, recipe)
 
 
 def world_lines(recipe: Recipe) -> LineSource:
     """The same before they are drawn."""
-    return lambda index: sample_lines(index, mixture=recipe.mixture, most=recipe.solids)[0]
+    return partial(_lines, recipe)
+
+
+def _lines(recipe: Recipe, index: int) -> tuple[Line, ...]:
+    """Documents to validate on are the same wherever a run begins."""
+    seed = index + (recipe.begin if index < VALIDATION else 0)
+    return sample_lines(seed, mixture=recipe.mixture, most=recipe.solids, notes=recipe.notes)[0]
+
+
+def _document(recipe: Recipe, index: int) -> Document:
+    return drawn(_lines(recipe, index))
 
 
 def recipe_source(recipe: Recipe, config: MMCoreConfig | None) -> Source:

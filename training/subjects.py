@@ -39,6 +39,7 @@ from mmcore.training.ruler import Ruler
 from mmcore.training.sources import held_out, recipe_source, recipe_words, world_lines
 from mmcore.training.undrawn import UndrawnBatches
 from mmcore.training.validation import Validation, held_out_batches
+from mmcore.training.world.notes import QUESTION
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def shape(recipe: Recipe) -> MMCoreConfig:
     """
     config = begun_shape(recipe)
     config.sizes = recipe.sizes or config.sizes
+    config.note = QUESTION if recipe.notes else ""
     for size in config.sizes:
         if min(size) < 1:
             raise MMCoreError(f"sizes: {list(size)}: frames, rows and columns must be above 0")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -49,14 +50,19 @@ class WordNoise:
             self.alike = {word: sorted(kinds.intersection(self.alike[word])) for word in kinds}
 
     def put(self, strip: Strip, share: float, rng: np.random.Generator) -> None:
-        """Change words of a document's replies, as they are read, each to one that is like it.
+        """Change words of a document's reply, as they are read, each to one that is like it.
+
+        Where there are several nothing is changed: what was said before is to be relied on.
 
         Args:
             strip: the document; its `ids` are changed in place, its `labels` not.
             share: of the words, in [0, 1]. The first of a reply, which says of what kind it is, stays as it is.
             rng: decides which, and what they become: perhaps what they were.
         """
-        for i in self.places(strip):
+        places = self.places(strip)
+        if any(after - before > 1 for before, after in pairwise(places)):
+            return
+        for i in places:
             if rng.random() < share:
                 strip.ids[i] = int(rng.choice(self.alike.get(strip.ids[i], [strip.ids[i]])))
 

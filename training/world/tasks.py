@@ -18,6 +18,7 @@ from mmcore.training.world.foreign import describe_foreign
 from mmcore.training.world.heldout import Dice
 from mmcore.training.world.language import OWN, pick, say
 from mmcore.training.world.mixtures import MIXTURES
+from mmcore.training.world.notes import noted
 from mmcore.training.world.questions import in_both, question
 from mmcore.training.world.sampling import sample_scene
 from mmcore.training.world.shots import answer_shots, describe_shots, write_shots
@@ -220,7 +221,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Short names for one task or two."""
 
 
-def sample_lines(seed: int, task: str | None = None, mixture: str = "all", held_out: str = "", most: int = 4) -> Lines:
+def sample_lines(
+    seed: int, task: str | None = None, mixture: str = "all", held_out: str = "", most: int = 4, notes: bool = False
+) -> Lines:
     """Draw what a document of the world is made of, its pictures and clips yet to be drawn, with the scenes behind it.
 
     Args:
@@ -229,13 +232,15 @@ def sample_lines(seed: int, task: str | None = None, mixture: str = "all", held_
         mixture: one of MIXTURES.
         held_out: "pairs" or "phrasings" for what training never sees; see `heldout`.
         most: solids that a scene has at most.
+        notes: whether there are notes on the media that the user gives (see `notes`).
     """
     rng = Dice(seed, held_out, most)
     if task is None:
         shares = MIXTURES[mixture]
         task = str(rng.choice(list(shares), p=list(shares.values())))
     writer, clip = TASKS[task]
-    return writer(rng, clip)
+    lines = writer(rng, clip)
+    return noted(lines, np.random.default_rng((seed, 1))) if notes else lines
 
 
 def sample_example(
@@ -243,9 +248,14 @@ def sample_example(
 ) -> Example:
     """Draw a document of the world with the scenes behind it; see `sample_lines`."""
     lines, shown = sample_lines(seed, task, mixture, held_out, most)
-    return Example(Document(tuple(line.drawn() if isinstance(line, Take) else line for line in lines)), shown)
+    return Example(drawn(lines), shown)
 
 
 def sample_document(seed: int, task: str | None = None, mixture: str = "all", most: int = 4) -> Document:
-    """Draw a document of the world; see `sample_example`."""
-    return sample_example(seed, task, mixture, most=most).document
+    """Draw a document of the world; see `sample_lines`."""
+    return drawn(sample_lines(seed, task, mixture, most=most)[0])
+
+
+def drawn(lines: tuple[Line, ...]) -> Document:
+    """A document with its pictures and clips."""
+    return Document(tuple(line.drawn() if isinstance(line, Take) else line for line in lines))
