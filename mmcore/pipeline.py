@@ -256,7 +256,7 @@ class Pipeline:
     def _noted(self, requests: list[Request]) -> list[Request]:
         """Fitted requests with the model's notes on what it was given, where it makes any."""
         question = self.config.note
-        media = [medium for request in requests for medium in given_media(request.document)]
+        media = [medium for request in requests for medium in given_media(request.document.segments)]
         if not question or not media:
             return requests
         orders = [self.translator.order(Request(user_turn((medium, question)), "text"), {}) for medium in media]
@@ -265,7 +265,7 @@ class Pipeline:
             if isinstance(event, SegmentEvent) and isinstance(event.piece, Tokens):
                 written[event.row] += self.translator.words(event.piece.ids)
         notes = iter(written)
-        documents = [Document(with_notes(tuple(r.document), question, lambda _: next(notes))) for r in requests]
+        documents = [Document(with_notes(r.document.segments, question, lambda _: next(notes))) for r in requests]
         return [replace(request, document=document) for request, document in zip(requests, documents, strict=True)]
 
     def _told(self, event: Event, sizes: dict[int, Size], said: dict[int, list[int]]) -> Update:

@@ -187,7 +187,9 @@ def test_wrong_training_recipes(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert run("train", "debug", "--workers", "-1", model=False) == 2
     one_line(capsys, "--workers must be at least 0, got -1")
     assert run("train", "nothing", model=False) == 2
-    one_line(capsys, "no such recipe", "debug, everything, finetune, joint, reading, sft, single, stills, three, tiny")
+    one_line(
+        capsys, "no such recipe", "debug, everything, finetune, joint, noise, reading, sft, single, stills, three, tiny"
+    )
     Path("occupied").write_text("")
     assert run("train", "debug", "--out", "occupied", model=False) == 2
     one_line(capsys, "occupied")
