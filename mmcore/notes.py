@@ -46,8 +46,7 @@ def with_notes(lines: Sequence[L], question: str, note: Callable[[L], str]) -> t
     noted: list[L | Text] = []
     for learn, turn in groupby(lines, lambda line: line.learn):
         here = list(turn)
-        media = [] if learn else given_media(here)
-        for medium in media:
+        for medium in given_media(here):
             noted += [medium, Text(question), Text(note(medium), True)]
-        noted += [line for line in here if not any(line is medium for medium in media)]
+        noted += [line for line in here if learn or isinstance(line, Text)]
     return tuple(noted)

@@ -36,4 +36,4 @@ def noted(lines: Lines, rng: np.random.Generator) -> Lines:
     if len(whole) == len(segments) or rng.random() >= ALONE:
         return whole, shown
     end = whole.index(Text(QUESTION)) + 2
-    return whole[:end], tuple(shown[: sum(isinstance(line, Take) and line.learn for line in whole[:end])])
+    return whole[:end], shown[: sum(isinstance(line, Take) and line.learn for line in whole[:end])]
